@@ -1,0 +1,209 @@
+"""What plugins answer: frozen, keyword-only records whose factories the core calls when their time has come.
+
+Nothing here imports torch, so that records can be listed, printed and hashed before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import click
+    import torch
+    from torchmetrics import Metric
+
+    from llmfw.core.batch import Batch, BatchKind, LossOutput
+
+Row = dict[str, Any]
+"""One record of a data file or of a sampler, before it's tokenised; its keys are those of ``llmfw.core.data.formats``."""
+
+Stage = Literal["rows", "tokens", "units", "order"]
+When = Literal["start", "validation", "end"]
+Refusal = Literal["packing", "shared_prompt", "right_padding", "static_cache", "quantised", "compile"]
+
+
+class Policy(Protocol):
+    """A model as losses, samplers and evaluations see it. Local models, scripted policies and endpoints all look like this;
+    an endpoint raises ``NotImplementedError`` for what it can't do (``module`` and so on)."""
+
+    @property
+    def module(self) -> Any:
+        """The transformers model (or PEFT model) itself."""
+
+    @property
+    def companions(self) -> Mapping[str, Any]:
+        """Modules that surgeries put beside the model, by name."""
+
+    def logps(self, batch: Batch) -> torch.Tensor:
+        """[N] float32 log-probs of the trained tokens, with gradient where the model is trained."""
+
+    def hidden_states(self, batch: Batch, layer: int) -> torch.Tensor:
+        """[B, T, D] states entering layer ``layer`` (-1: after the final norm)."""
+
+    def generate(self, prompts: Sequence[Any], **sampling: Any) -> list[Completion]:
+        """One completion per prompt (string or message list); ``sampling`` overrides the run's ``generation`` settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A generated answer. ``finish`` is ``"stop"`` (end of turn) or ``"length"``; ``ids`` hold the generated tokens only."""
+
+    text: str
+    ids: tuple[int, ...]
+    prompt_tokens: int
+    finish: Literal["stop", "length"]
+    logps: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A verb of the command line that a plugin owns; ``factory`` builds the click command when it's called."""
+
+    name: str
+    help: str
+    factory: Callable[[], click.Command]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """An object that others ask for by protocol and name (``run.service("CodeExecutor")``), built on first use, then shared."""
+
+    protocol: str
+    name: str
+    factory: Callable[[], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetTransform:
+    """A step of the data path.
+
+    stage ``rows``: ``apply(list of Row) -> list of Row``; ``tokens`` and ``units`` (after packing):
+    ``apply(list of Example) -> list of Example``; ``order``: ``apply(list of Example, epoch) -> indices``, each exactly once,
+    which replaces shuffling (at most one in a run). Order of application is the order in which the user lists plugins.
+    """
+
+    name: str
+    stage: Stage
+    apply: Callable[..., Any]
+    splits: tuple[str, ...] = ("train",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What a sampler gives to be trained on: ``start`` says from which weights, ``keep_as`` names the result for later rounds."""
+
+    records: Sequence[Row]
+    start: Literal["base", "last"] = "base"
+    keep_as: str | None = None
+    notes: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSampler:
+    """Makes training data from the present policy, round by round.
+
+    ``next(index, rows, policy, services, ledger) -> Round | None``; None ends the run. ``rows`` are the datamodule's.
+    """
+
+    name: str
+    next: Callable[..., Round | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a surgery did: names of changed or added modules and parameters, and modules that live beside the model."""
+
+    changed: tuple[str, ...] = ()
+    companions: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surgery:
+    """A change of the architecture.
+
+    ``apply(target, generator) -> Report``; target is the model's config in phase ``before_load``, the model afterwards.
+    New parameters are drawn from ``generator`` alone. ``trainable``, ``no_weight_decay`` and ``rank_local`` are shell patterns
+    (fnmatch) over parameter names of the model, or ``companions.NAME.*``. ``neutral`` says that the present settings make the
+    surgery change nothing on purpose; otherwise an empty report is an error.
+    """
+
+    name: str
+    phase: Literal["before_load", "after_load", "after_adapters"]
+    apply: Callable[[Any, Any], Report]
+    trainable: tuple[str, ...] = ()
+    no_weight_decay: tuple[str, ...] = ()
+    rank_local: tuple[str, ...] = ()
+    batch_keys: tuple[str, ...] = ()
+    refuses: tuple[Refusal, ...] = ()
+    required_on_load: bool = True
+    neutral: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A training loss: ``call(policy, batch, reference) -> LossOutput``; reference is a Policy where one was asked for, else None.
+
+    ``unit`` is what ``LossOutput.total`` sums over. ``calibrate(policy, batches)`` runs once, before step 1, and never on resume.
+    """
+
+    name: str
+    call: Callable[..., LossOutput]
+    batch_kind: BatchKind
+    unit: Literal["tokens", "sequences", "pairs"]
+    needs_reference: bool = False
+    calibrate: Callable[..., None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """``metrics`` go to the journal under their own names; ``tables`` map a name to a list of rows of equal keys."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A measurement of the policy: ``run(policy, services) -> EvaluationResult``, at each moment that ``when`` lists."""
+
+    name: str
+    run: Callable[[Any, Any], EvaluationResult]
+    when: tuple[When, ...] = ("end",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedMetric:
+    """A torchmetrics metric over a stage: ``update(metric, output, batch)`` feeds it a LossOutput and its Batch."""
+
+    name: str
+    factory: Callable[[], Metric]
+    update: Callable[[Any, Any, Any], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheFactory:
+    """A key-value cache for generation.
+
+    ``build(model_config) -> transformers.Cache``; ``attention`` is (name, function), registered and set for the length of a
+    call and undone after it; ``prefill_chunk`` is the number of prompt tokens per prefill call (None: all at once).
+    """
+
+    name: str
+    build: Callable[[Any], Any]
+    attention: tuple[str, Callable[..., Any]] | None = None
+    prefill_chunk: int | None = None
+    refuses: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """A way to generate: ``generate(policy, input_ids, sampling, cache) -> token ids``.
+
+    input_ids is one prompt, [1, T] int64; ``sampling`` a ``llmfw.core.generation.Sampling``; ``cache`` builds a fresh
+    transformers Cache. Returned are the new token ids, end-of-turn token included.
+    """
+
+    name: str
+    generate: Callable[..., Sequence[int]]

@@ -1,0 +1,184 @@
+"""The core's settings: one dataclass a root key. ``help`` says what a key means, with its unit; ``choices`` close a set of words.
+
+``llmfw config --help-keys``, the command line's help and the docs are generated from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _key(help: str, default: Any, *, choices: tuple[str, ...] = ()) -> Any:
+    metadata = {"help": help, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class ModelConfig:
+    """Which weights: a preset, a hub id, a local folder, a run's folder, a checkpoint, or an MLflow run id."""
+
+    name: str = _key("preset, hub id, folder, run folder, checkpoint or MLflow run id", "smollm2-135m")
+    revision: str | None = _key("commit or tag of a hub repository; logged", None)
+    dtype: str = _key("dtype of the weights", "float32", choices=("float32", "bfloat16", "float16"))
+    attention: str = _key("transformers' attention implementation", "sdpa")
+    config: dict[str, Any] = _key("transformers config (with model_type) of a model made from scratch", {})
+    package: dict[str, Any] = _key("presets only: distribution, version, sha256 and file that carry the weights", {})
+    gradient_checkpointing: bool = _key("recompute activations in the backward pass", False)
+    trust_remote_code: bool = _key("run code from the model's repository; leave it off", False)
+
+
+@dataclass
+class TokenizerConfig:
+    """How text becomes tokens."""
+
+    name: str | None = _key("tokenizer's folder or hub id; null: the model's own; 'byte': one token a byte", None)
+    template: str | None = _key("chat template: a name, or a file with Jinja; null: the tokenizer's own", None)
+
+
+@dataclass
+class DataConfig:
+    """What is trained on."""
+
+    name: str = _key("preset, file (jsonl) or folder", "champ-preferences")
+    kind: str | None = _key("form of the rows; null: read off their keys", None, choices=("preference", "completion", "messages", "text", "problems"))
+    options: dict[str, Any] = _key("options of a preset, e.g. lengths: balanced", {})
+    validation: str | None = _key("held-out rows: a file, or a share such as 0.1", "0.1")
+    split_key: str | None = _key("rows with one value of this key stay on one side of the split; null: the prompt", None)
+    max_length: int = _key("longest example, tokens; scaled by the tokenizer's bytes per token for byte tokenizers", 512)
+    too_long: str = _key("what happens to a longer example", "drop", choices=("error", "drop", "cut_start", "cut_end"))
+    on_bad_row: str = _key("what happens to a row that can't be used", "error", choices=("error", "skip"))
+    max_bad_rows: int = _key("with on_bad_row=skip: give up beyond this many rows", 100)
+    limit: int | None = _key("use the first rows only", None)
+    packing: bool = _key("join short examples into rows of max_length tokens", False)
+    group_by_length: bool = _key("batches of examples of like length", True)
+    workers: int = _key("processes that prepare batches", 0)
+
+
+@dataclass
+class AdapterConfig:
+    """Train a few added parameters instead of all."""
+
+    kind: str = _key("adapter", "none", choices=("none", "lora"))
+    r: int = _key("rank", 16)
+    alpha: float = _key("scale; the adapter's output is multiplied by alpha / r", 32.0)
+    dropout: float = _key("dropout of the adapter's input, 0 to 1", 0.0)
+    target_modules: list[str] = _key("names of the linear layers that get an adapter; 'all-linear' for all", ["all-linear"])
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW and its learning-rate schedule, computed in optimizer steps."""
+
+    name: str = _key("optimizer", "adamw", choices=("adamw",))
+    lr: float = _key("peak learning rate", 2e-5)
+    betas: list[float] = _key("decay rates of the two moments", [0.9, 0.999])
+    eps: float = _key("term added to the denominator", 1e-8)
+    weight_decay: float = _key("decoupled weight decay; never on norms, biases and embeddings", 0.0)
+    schedule: str = _key("learning rate after warm-up", "cosine", choices=("constant", "linear", "cosine", "wsd"))
+    warmup: float = _key("warm-up: optimizer steps, or a share of all steps where below 1", 0.1)
+    decay: float = _key("wsd only: share of the steps in the final decay", 0.2)
+    min_lr: float = _key("final learning rate as a share of the peak", 0.0)
+    clip: float = _key("largest gradient norm; 0: no clipping", 1.0)
+
+
+@dataclass
+class EarlyStoppingConfig:
+    """Stop when a validation metric no longer improves."""
+
+    metric: str | None = _key("name of the metric, e.g. validation/loss; null: never stop early", None)
+    mode: str = _key("direction that is better", "min", choices=("min", "max"))
+    patience: int = _key("validations without improvement before the stop", 3)
+    min_delta: float = _key("smallest change that counts", 0.0)
+
+
+@dataclass
+class TrainerConfig:
+    """How long and on what."""
+
+    max_steps: int | None = _key("optimizer steps; null: epochs decides", None)
+    epochs: float | None = _key("passes over the data; null: max_steps decides", None)
+    micro_batch: int = _key("samples (pairs) in one forward pass of one process", 2)
+    accumulate: int = _key("forward passes per optimizer step", 1)
+    devices: int = _key("processes (CPU) or GPUs", 1)
+    accelerator: str = _key("hardware", "auto", choices=("auto", "cpu", "gpu"))
+    strategy: str = _key("how several devices work together", "auto", choices=("auto", "ddp"))
+    precision: str = _key("arithmetic of the forward pass", "32-true", choices=("32-true", "bf16-true", "bf16-mixed", "16-mixed"))
+    deterministic: bool = _key("refuse nondeterministic operations", True)
+    threads: int | None = _key("CPU threads; null: the machine's cores divided by the processes", None)
+    validate_every: int = _key("optimizer steps between validations; 0: at the end only", 0)
+    validation_limit: int | None = _key("use at most this many held-out samples", None)
+    log_every: int = _key("optimizer steps between logged values", 1)
+    sample_every: int = _key("optimizer steps between printed samples; 0: none", 0)
+    sample_prompts: int = _key("held-out prompts answered each time", 2)
+    max_time: float | None = _key("minutes after which training stops at a step's end; null: never", None)
+    progress: bool = _key("show a progress bar", True)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+
+
+@dataclass
+class CheckpointConfig:
+    """What is written while training."""
+
+    every: int = _key("optimizer steps between checkpoints; 0: at the end only", 50)
+    keep: int = _key("newest checkpoints that stay; at least 2", 2)
+    dir: str | None = _key("folder; null: checkpoints/ in the run's folder", None)
+
+
+@dataclass
+class GenerationConfig:
+    """How answers are sampled."""
+
+    max_new_tokens: int = _key("longest answer, tokens", 256)
+    temperature: float = _key("0: greedy", 0.0)
+    top_p: float = _key("nucleus: smallest set of tokens with this mass", 1.0)
+    top_k: int = _key("candidates per token; 0: all", 0)
+    batch_size: int = _key("prompts decoded side by side", 8)
+    stop: list[str] = _key("strings that end an answer, beside the end of turn", [])
+
+
+@dataclass
+class TrackingConfig:
+    """Where the numbers go. The run's own journal is always written."""
+
+    mlflow: bool = _key("send the journal to MLflow", True)
+    uri: str | None = _key("MLflow tracking URI; null: $MLFLOW_TRACKING_URI, else sqlite in runs/mlflow.db", None)
+    experiment: str = _key("MLflow experiment", "llmfw")
+    tags: dict[str, str] = _key("tags of the run", {})
+
+
+@dataclass
+class SandboxConfig:
+    """How untrusted code is confined."""
+
+    level: str = _key("isolation that is required", "strict", choices=("paranoid", "strict", "unsafe"))
+
+
+@dataclass
+class RunConfig:
+    """Where the run lives."""
+
+    dir: str | None = _key("folder; null: runs/TIME-NAME", None)
+    name: str | None = _key("name; null: the plugins' names", None)
+
+
+@dataclass
+class Root:
+    """All settings of the core. Each plugin that is switched on adds its own under its name."""
+
+    plugins: list[str] = _key("plugins in the order in which they speak", [])
+    seed: int = _key("seed of data order, new parameters and sampling", 42)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    models: dict[str, ModelConfig] = _key("auxiliary models by name; keys as of model", {})
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    run: RunConfig = field(default_factory=RunConfig)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Completion,
         DatasetTransform,
         Decoder,
+        Estimate,
         Evaluation,
         EvaluationResult,
         Loss,
@@ -46,7 +47,7 @@ _HOME = {
     "llmfw.core.hookspecs": ("hookimpl",),
     "llmfw.core.plugin": ("Plugin",),
     "llmfw.core.records": (
-        "CacheFactory", "Command", "Completion", "DatasetTransform", "Decoder", "Evaluation", "EvaluationResult", "Loss",
+        "CacheFactory", "Command", "Completion", "DatasetTransform", "Decoder", "Estimate", "Evaluation", "EvaluationResult", "Loss",
         "NamedMetric", "Policy", "Report", "RolloutSampler", "Round", "Row", "Service", "Surgery",
     ),
 }  # fmt: skip

@@ -157,10 +157,21 @@ class Loss:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
-    """``metrics`` go to the journal under their own names; ``tables`` map a name to a list of rows of equal keys."""
+class Estimate:
+    """A measured value with the bounds of its 95% interval and the number of items behind it."""
 
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """``metrics`` go to the journal under their own names (an Estimate also as NAME/low, NAME/high, NAME/n);
+    ``tables`` map a name to a list of rows of equal keys."""
+
+    metrics: Mapping[str, float | Estimate] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 

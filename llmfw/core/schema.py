@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -16,8 +16,27 @@ def _key(help: str, default: Any, *, choices: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata=metadata)
 
 
+class Settings:
+    """Base of all settings: writable while they are merged, read-only once a run has them."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.__dict__.get("_sealed"):
+            raise AttributeError(f"{type(self).__name__}.{name} is read-only: a run's config doesn't change after its plan")
+        object.__setattr__(self, name, value)
+
+
+def seal(settings: Any) -> None:
+    """Make settings read-only, those nested in them too."""
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        for part in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(part, Settings):
+                seal(part)
+    settings.__dict__["_sealed"] = True
+
+
 @dataclass
-class ModelConfig:
+class ModelConfig(Settings):
     """Which weights: a preset, a hub id, a local folder, a run's folder, a checkpoint, or an MLflow run id."""
 
     name: str = _key("preset, hub id, folder, run folder, checkpoint or MLflow run id", "smollm2-135m")
@@ -31,7 +50,7 @@ class ModelConfig:
 
 
 @dataclass
-class TokenizerConfig:
+class TokenizerConfig(Settings):
     """How text becomes tokens."""
 
     name: str | None = _key("tokenizer's folder or hub id; null: the model's own; 'byte': one token a byte", None)
@@ -39,7 +58,7 @@ class TokenizerConfig:
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Settings):
     """What is trained on."""
 
     name: str = _key("preset, file (jsonl) or folder", "champ-preferences")
@@ -58,7 +77,7 @@ class DataConfig:
 
 
 @dataclass
-class AdapterConfig:
+class AdapterConfig(Settings):
     """Train a few added parameters instead of all."""
 
     kind: str = _key("adapter", "none", choices=("none", "lora"))
@@ -69,7 +88,7 @@ class AdapterConfig:
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(Settings):
     """AdamW and its learning-rate schedule, computed in optimizer steps."""
 
     name: str = _key("optimizer", "adamw", choices=("adamw",))
@@ -85,7 +104,7 @@ class OptimizerConfig:
 
 
 @dataclass
-class EarlyStoppingConfig:
+class EarlyStoppingConfig(Settings):
     """Stop when a validation metric no longer improves."""
 
     metric: str | None = _key("name of the metric, e.g. validation/loss; null: never stop early", None)
@@ -95,7 +114,7 @@ class EarlyStoppingConfig:
 
 
 @dataclass
-class TrainerConfig:
+class TrainerConfig(Settings):
     """How long and on what."""
 
     max_steps: int | None = _key("optimizer steps; null: epochs decides", None)
@@ -119,7 +138,7 @@ class TrainerConfig:
 
 
 @dataclass
-class CheckpointConfig:
+class CheckpointConfig(Settings):
     """What is written while training."""
 
     every: int = _key("optimizer steps between checkpoints; 0: at the end only", 50)
@@ -128,7 +147,7 @@ class CheckpointConfig:
 
 
 @dataclass
-class GenerationConfig:
+class GenerationConfig(Settings):
     """How answers are sampled."""
 
     max_new_tokens: int = _key("longest answer, tokens", 256)
@@ -140,7 +159,7 @@ class GenerationConfig:
 
 
 @dataclass
-class TrackingConfig:
+class TrackingConfig(Settings):
     """Where the numbers go. The run's own journal is always written."""
 
     mlflow: bool = _key("send the journal to MLflow", True)
@@ -150,14 +169,14 @@ class TrackingConfig:
 
 
 @dataclass
-class SandboxConfig:
+class SandboxConfig(Settings):
     """How untrusted code is confined."""
 
     level: str = _key("isolation that is required", "strict", choices=("paranoid", "strict", "unsafe"))
 
 
 @dataclass
-class RunConfig:
+class RunConfig(Settings):
     """Where the run lives."""
 
     dir: str | None = _key("folder; null: runs/TIME-NAME", None)
@@ -165,7 +184,7 @@ class RunConfig:
 
 
 @dataclass
-class Root:
+class Root(Settings):
     """All settings of the core. Each plugin that is switched on adds its own under its name."""
 
     plugins: list[str] = _key("plugins in the order in which they speak", [])

@@ -1,0 +1,129 @@
+"""The user's cache: things that are costly to make, built once under a lock, never half."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from llmfw.core.errors import ResourceError, UsageError
+
+_log = logging.getLogger(__name__)
+_STAGING = ".staging-"
+
+
+def cache_dir(kind: str) -> Path:
+    """The folder for one kind of cached thing (``models``, ``tokens``, ``verdicts`` ...), made if absent.
+
+    It lies in ``$LLMFW_CACHE``, else in ``$XDG_CACHE_HOME/llmfw``, else in ``~/.cache/llmfw``.
+
+    Raises:
+        UsageError: the folder can't be made or written.
+    """
+    own, xdg = os.environ.get("LLMFW_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    root = Path(own) if own else (Path(xdg) if xdg else Path.home() / ".cache") / "llmfw"
+    folder = root.expanduser().absolute() / kind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return folder
+
+
+def locked_build(target: Path, build: Callable[[Path], None]) -> Path:
+    """The folder ``target``, built first if it isn't there; of several processes one builds and the others wait.
+
+    ``build(folder)`` fills a fresh empty folder beside the target. It's flushed to the disk and renamed, so ``target`` either
+    is whole or doesn't exist, also after a power loss; if ``build`` raises, nothing stays behind.
+
+    Raises:
+        UsageError: the place can't be written.
+        ResourceError: the disk is full.
+    """
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target):
+            if not target.is_dir():
+                _sweep(target)
+                _build(target, build)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                "DISK-FULL",
+                f"no space left to build {target.name}",
+                file=target.parent,
+                mend="free space or set LLMFW_CACHE to another disk",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and _within(error.filename, target.parent):
+            raise _unwritable(target.parent, error) from error
+        raise
+    return target
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush every file and folder below ``folder``, and itself, to the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.warning("another process is building %s; waiting for it", target)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a killed builder left; we hold the lock, so nobody is at work there."""
+    for orphan in target.parent.glob(f"{_STAGING}{target.name}-*"):
+        shutil.rmtree(orphan, ignore_errors=True)
+
+
+def _build(target: Path, build: Callable[[Path], None]) -> None:
+    staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{target.name}-", dir=target.parent))
+    try:
+        build(staging)
+        sync_folder(staging)
+        staging.chmod(0o755)
+        staging.rename(target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    handle = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _within(name: object, folder: Path) -> bool:
+    return isinstance(name, (str, Path)) and Path(name).is_relative_to(folder)
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        "CACHE",
+        f"the cache folder can't be written ({error.strerror})",
+        file=folder,
+        mend="set LLMFW_CACHE to a folder that can be written",
+    )

@@ -74,7 +74,13 @@ def _read(entry: EntryPoint) -> Card:
     distribution = entry.dist.name if entry.dist else "unknown"
     version = entry.dist.version if entry.dist else "0"
     folder = _folder(entry)
-    known = {"name": entry.name, "value": entry.value, "distribution": distribution, "version": version, "folder": folder}
+    known = {
+        "name": entry.name,
+        "value": entry.value,
+        "distribution": distribution,
+        "version": version,
+        "folder": folder,
+    }
     if folder is None:
         summary = (entry.dist.metadata["Summary"] if entry.dist else None) or ""
         return Card(**known, summary=summary)
@@ -82,19 +88,41 @@ def _read(entry: EntryPoint) -> Card:
     try:
         text = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PluginError("CARD", f"plugin {entry.name!r} has an unreadable card: {error}", mend="mend the TOML", file=file) from error
+        raise PluginError(
+            "CARD", f"plugin {entry.name!r} has an unreadable card: {error}", mend="mend the TOML", file=file
+        ) from error
     unknown = sorted(set(text) - _KEYS)
     if unknown:
-        raise PluginError("CARD", f"unknown key {unknown[0]!r}", mend=f"use one of {', '.join(sorted(_KEYS))}", file=file, key=unknown[0])
+        raise PluginError(
+            "CARD",
+            f"unknown key {unknown[0]!r}",
+            mend=f"use one of {', '.join(sorted(_KEYS))}",
+            file=file,
+            key=unknown[0],
+        )
     if text.get("name") != entry.name:
         raise PluginError(
-            "CARD", f"the card's name {text.get('name')!r} isn't the entry point's {entry.name!r}", mend="make them equal", file=file, key="name"
+            "CARD",
+            f"the card's name {text.get('name')!r} isn't the entry point's {entry.name!r}",
+            mend="make them equal",
+            file=file,
+            key="name",
         )
     commands = text.get("commands", {})
     if len(commands) > 1:
-        raise PluginError("CARD", f"{len(commands)} commands", mend="a plugin owns at most one verb", file=file, key="commands")
+        raise PluginError(
+            "CARD",
+            f"{len(commands)} commands",
+            mend="a plugin owns at most one verb",
+            file=file,
+            key="commands",
+        )
     api = text.get("api", [1, 1])
-    lists = {key: tuple(text[key]) for key in ("kinds", "verbs", "needs", "offers", "conflicts_with") if key in text}
+    lists = {
+        key: tuple(text[key])
+        for key in ("kinds", "verbs", "needs", "offers", "conflicts_with")
+        if key in text
+    }
     return Card(
         **known, **lists,
         summary=text.get("summary", ""), api=(int(api[0]), int(api[-1])), paper=text.get("paper", {}),
@@ -109,8 +137,13 @@ def _entries() -> tuple[tuple[EntryPoint, ...], tuple[tuple[str, str], ...]]:
     twice: list[tuple[str, str]] = []
     for entry in entry_points(group=GROUP):
         first = found.setdefault(entry.name, entry)
-        if first is not entry and (first.value, first.dist and first.dist.name) != (entry.value, entry.dist and entry.dist.name):
-            twice.append((entry.name, f"{first.dist and first.dist.name} and {entry.dist and entry.dist.name}"))
+        if first is not entry and (first.value, first.dist and first.dist.name) != (
+            entry.value,
+            entry.dist and entry.dist.name,
+        ):
+            twice.append(
+                (entry.name, f"{first.dist and first.dist.name} and {entry.dist and entry.dist.name}")
+            )
     return tuple(found.values()), tuple(twice)
 
 
@@ -153,11 +186,21 @@ def card(name: str) -> Card:
         raise broken[name]
     for twice, owners in _entries()[1]:
         if twice == name:
-            raise ConflictError("PLUGIN-TWICE", f"plugin {name!r} comes from {owners}", mend="uninstall one of them", key="plugins")
+            raise ConflictError(
+                "PLUGIN-TWICE",
+                f"plugin {name!r} comes from {owners}",
+                mend="uninstall one of them",
+                key="plugins",
+            )
     if name not in known:
         near = get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"installed are {', '.join(known) or 'none'}"
-        raise UsageError("PLUGIN-UNKNOWN", f"no plugin {name!r} is installed", mend=f"{hint} (llmfw plugins list)", key="plugins")
+        raise UsageError(
+            "PLUGIN-UNKNOWN",
+            f"no plugin {name!r} is installed",
+            mend=f"{hint} (llmfw plugins list)",
+            key="plugins",
+        )
     return known[name]
 
 
@@ -179,7 +222,11 @@ def load_class(card: Card) -> type[Plugin]:
             mend="mend or uninstall the plugin", file=place[0], line=place[1],
         ) from error  # fmt: skip
     if not (isinstance(found, type) and issubclass(found, Plugin)):
-        raise PluginError("PLUGIN-CLASS", f"{card.value} of {card.origin} isn't a subclass of llmfw.Plugin", mend="derive the class from llmfw.Plugin")
+        raise PluginError(
+            "PLUGIN-CLASS",
+            f"{card.value} of {card.origin} isn't a subclass of llmfw.Plugin",
+            mend="derive the class from llmfw.Plugin",
+        )
     return found
 
 

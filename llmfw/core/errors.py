@@ -19,7 +19,14 @@ class LlmfwError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(
-        self, code: str, what: str, *, mend: str, file: str | Path | None = None, line: int | None = None, key: str | None = None
+        self,
+        code: str,
+        what: str,
+        *,
+        mend: str,
+        file: str | Path | None = None,
+        line: int | None = None,
+        key: str | None = None,
     ) -> None:
         self.code, self.what, self.mend = code, what, mend
         self.file, self.line, self.key = file, line, key

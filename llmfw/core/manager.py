@@ -24,7 +24,12 @@ class Answer(NamedTuple):
 class PluginManager(pluggy.PluginManager):
     """One run's plugins. ``origins`` maps a plugin's name to "distribution version" for messages."""
 
-    def __init__(self, plugins: Sequence[tuple[str, object]], defaults: object, origins: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        plugins: Sequence[tuple[str, object]],
+        defaults: object,
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(PROJECT)
         self.origins = dict(origins or {})
         self.add_hookspecs(hookspecs)
@@ -32,12 +37,20 @@ class PluginManager(pluggy.PluginManager):
             try:
                 self.register(plugin, name)
             except (ValueError, pluggy.PluginValidationError) as error:
-                raise PluginError("PLUGIN-HOOK", f"{self.title(name)} can't be registered: {error}", mend="mend its hooks (docs/hooks.md)") from error
+                raise PluginError(
+                    "PLUGIN-HOOK",
+                    f"{self.title(name)} can't be registered: {error}",
+                    mend="mend its hooks (docs/hooks.md)",
+                ) from error
         self._reject_private_ordering()
         self._reject_misspelt_hooks()
         for name, plugin in plugins:
             if not self.get_hookcallers(plugin):
-                raise PluginError("PLUGIN-SILENT", f"{self.title(name)} answers no hook", mend="mark a method with @llmfw.hookimpl")
+                raise PluginError(
+                    "PLUGIN-SILENT",
+                    f"{self.title(name)} answers no hook",
+                    mend="mark a method with @llmfw.hookimpl",
+                )
 
     def title(self, name: str) -> str:
         """A plugin as messages name it."""
@@ -56,10 +69,16 @@ class PluginManager(pluggy.PluginManager):
 
     def _reject_private_ordering(self) -> None:
         for hook, implementation in self._implementations():
-            used = [word for word in ("tryfirst", "trylast", "wrapper", "hookwrapper") if getattr(implementation, word)]
+            used = [
+                word
+                for word in ("tryfirst", "trylast", "wrapper", "hookwrapper")
+                if getattr(implementation, word)
+            ]
             if used:
                 raise PluginError(
-                    "PLUGIN-ORDER", f"{self.title(implementation.plugin_name)} sets {used[0]} on {hook}", mend="the order belongs to the user's plugin list: remove it"
+                    "PLUGIN-ORDER",
+                    f"{self.title(implementation.plugin_name)} sets {used[0]} on {hook}",
+                    mend="the order belongs to the user's plugin list: remove it",
                 )
 
     def _reject_misspelt_hooks(self) -> None:
@@ -69,14 +88,20 @@ class PluginManager(pluggy.PluginManager):
             if hook not in CARDINALITY:
                 near = get_close_matches(hook, CARDINALITY, n=1)
                 hint = f"did you mean {near[0]}?" if near else "docs/hooks.md lists them"
-                raise PluginError("PLUGIN-HOOK", f"{self.title(implementation.plugin_name)} answers {hook}, which isn't a hook", mend=hint)
+                raise PluginError(
+                    "PLUGIN-HOOK",
+                    f"{self.title(implementation.plugin_name)} answers {hook}, which isn't a hook",
+                    mend=hint,
+                )
 
     def answers(self, hook_name: str, **arguments: Any) -> Iterator[Answer]:
         """Each plugin's answer, in the order in which the user listed the plugins; defaults come first."""
         for implementation in reversed(getattr(self.hook, hook_name).get_hookimpls()):
             name = implementation.plugin_name
             try:
-                value = implementation.function(*(arguments[argument] for argument in implementation.argnames))
+                value = implementation.function(
+                    *(arguments[argument] for argument in implementation.argnames)
+                )
             except LlmfwError as error:
                 error.add_note(f"raised by {self.title(name)} in {hook_name}")
                 raise
@@ -98,7 +123,12 @@ class PluginManager(pluggy.PluginManager):
         chosen = [answer for answer in answers if answer.plugin != DEFAULTS] or answers
         if len(chosen) > 1:
             owners = " and ".join(self.title(answer.plugin) for answer in chosen)
-            raise ConflictError("TWO-OWNERS", f"{hook_name} has {len(chosen)} owners: {owners}", mend="switch one of them off (--no-plugin NAME)", key="plugins")
+            raise ConflictError(
+                "TWO-OWNERS",
+                f"{hook_name} has {len(chosen)} owners: {owners}",
+                mend="switch one of them off (--no-plugin NAME)",
+                key="plugins",
+            )
         return chosen[0] if chosen else None
 
     def many(self, hook_name: str, **arguments: Any) -> list[Answer]:
@@ -108,7 +138,9 @@ class PluginManager(pluggy.PluginManager):
         for answer in self.answers(hook_name, **arguments):
             if isinstance(answer.value, (str, bytes)) or not isinstance(answer.value, Sequence):
                 raise PluginError(
-                    "PLUGIN-RECORD", f"{self.title(answer.plugin)} returned {type(answer.value).__name__} from {hook_name}", mend="return a list of records"
+                    "PLUGIN-RECORD",
+                    f"{self.title(answer.plugin)} returned {type(answer.value).__name__} from {hook_name}",
+                    mend="return a list of records",
                 )
             found.extend(Answer(answer.plugin, record) for record in answer.value)
         owner: dict[Any, str] = {}

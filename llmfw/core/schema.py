@@ -21,7 +21,9 @@ class Settings:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__dict__.get("_sealed"):
-            raise AttributeError(f"{type(self).__name__}.{name} is read-only: a run's config doesn't change after its plan")
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is read-only: a run's config doesn't change after its plan"
+            )
         object.__setattr__(self, name, value)
 
 
@@ -44,7 +46,9 @@ class ModelConfig(Settings):
     dtype: str = _key("dtype of the weights", "float32", choices=("float32", "bfloat16", "float16"))
     attention: str = _key("transformers' attention implementation", "sdpa")
     config: dict[str, Any] = _key("transformers config (with model_type) of a model made from scratch", {})
-    package: dict[str, Any] = _key("presets only: distribution, version, sha256 and file that carry the weights", {})
+    package: dict[str, Any] = _key(
+        "presets only: distribution, version, sha256 and file that carry the weights", {}
+    )
     gradient_checkpointing: bool = _key("recompute activations in the backward pass", False)
     trust_remote_code: bool = _key("run code from the model's repository; leave it off", False)
 
@@ -53,8 +57,12 @@ class ModelConfig(Settings):
 class TokenizerConfig(Settings):
     """How text becomes tokens."""
 
-    name: str | None = _key("tokenizer's folder or hub id; null: the model's own; 'byte': one token a byte", None)
-    template: str | None = _key("chat template: a name, or a file with Jinja; null: the tokenizer's own", None)
+    name: str | None = _key(
+        "tokenizer's folder or hub id; null: the model's own; 'byte': one token a byte", None
+    )
+    template: str | None = _key(
+        "chat template: a name, or a file with Jinja; null: the tokenizer's own", None
+    )
 
 
 @dataclass
@@ -62,12 +70,22 @@ class DataConfig(Settings):
     """What is trained on."""
 
     name: str = _key("preset, file (jsonl) or folder", "champ-preferences")
-    kind: str | None = _key("form of the rows; null: read off their keys", None, choices=("preference", "completion", "messages", "text", "problems"))
+    kind: str | None = _key(
+        "form of the rows; null: read off their keys",
+        None,
+        choices=("preference", "completion", "messages", "text", "problems"),
+    )
     options: dict[str, Any] = _key("options of a preset, e.g. lengths: balanced", {})
     validation: str | None = _key("held-out rows: a file, or a share such as 0.1", "0.1")
-    split_key: str | None = _key("rows with one value of this key stay on one side of the split; null: the prompt", None)
-    max_length: int = _key("longest example, tokens; scaled by the tokenizer's bytes per token for byte tokenizers", 512)
-    too_long: str = _key("what happens to a longer example", "drop", choices=("error", "drop", "cut_start", "cut_end"))
+    split_key: str | None = _key(
+        "rows with one value of this key stay on one side of the split; null: the prompt", None
+    )
+    max_length: int = _key(
+        "longest example, tokens; scaled by the tokenizer's bytes per token for byte tokenizers", 512
+    )
+    too_long: str = _key(
+        "what happens to a longer example", "drop", choices=("error", "drop", "cut_start", "cut_end")
+    )
     on_bad_row: str = _key("what happens to a row that can't be used", "error", choices=("error", "skip"))
     max_bad_rows: int = _key("with on_bad_row=skip: give up beyond this many rows", 100)
     limit: int | None = _key("use the first rows only", None)
@@ -84,7 +102,9 @@ class AdapterConfig(Settings):
     r: int = _key("rank", 16)
     alpha: float = _key("scale; the adapter's output is multiplied by alpha / r", 32.0)
     dropout: float = _key("dropout of the adapter's input, 0 to 1", 0.0)
-    target_modules: list[str] = _key("names of the linear layers that get an adapter; 'all-linear' for all", ["all-linear"])
+    target_modules: list[str] = _key(
+        "names of the linear layers that get an adapter; 'all-linear' for all", ["all-linear"]
+    )
 
 
 @dataclass
@@ -96,7 +116,9 @@ class OptimizerConfig(Settings):
     betas: list[float] = _key("decay rates of the two moments", [0.9, 0.999])
     eps: float = _key("term added to the denominator", 1e-8)
     weight_decay: float = _key("decoupled weight decay; never on norms, biases and embeddings", 0.0)
-    schedule: str = _key("learning rate after warm-up", "cosine", choices=("constant", "linear", "cosine", "wsd"))
+    schedule: str = _key(
+        "learning rate after warm-up", "cosine", choices=("constant", "linear", "cosine", "wsd")
+    )
     warmup: float = _key("warm-up: optimizer steps, or a share of all steps where below 1", 0.1)
     decay: float = _key("wsd only: share of the steps in the final decay", 0.2)
     min_lr: float = _key("final learning rate as a share of the peak", 0.0)
@@ -124,7 +146,11 @@ class TrainerConfig(Settings):
     devices: int = _key("processes (CPU) or GPUs", 1)
     accelerator: str = _key("hardware", "auto", choices=("auto", "cpu", "gpu"))
     strategy: str = _key("how several devices work together", "auto", choices=("auto", "ddp"))
-    precision: str = _key("arithmetic of the forward pass", "32-true", choices=("32-true", "bf16-true", "bf16-mixed", "16-mixed"))
+    precision: str = _key(
+        "arithmetic of the forward pass",
+        "32-true",
+        choices=("32-true", "bf16-true", "bf16-mixed", "16-mixed"),
+    )
     deterministic: bool = _key("refuse nondeterministic operations", True)
     threads: int | None = _key("CPU threads; null: the machine's cores divided by the processes", None)
     validate_every: int = _key("optimizer steps between validations; 0: at the end only", 0)
@@ -163,7 +189,9 @@ class TrackingConfig(Settings):
     """Where the numbers go. The run's own journal is always written."""
 
     mlflow: bool = _key("send the journal to MLflow", True)
-    uri: str | None = _key("MLflow tracking URI; null: $MLFLOW_TRACKING_URI, else sqlite in runs/mlflow.db", None)
+    uri: str | None = _key(
+        "MLflow tracking URI; null: $MLFLOW_TRACKING_URI, else sqlite in runs/mlflow.db", None
+    )
     experiment: str = _key("MLflow experiment", "llmfw")
     tags: dict[str, str] = _key("tags of the run", {})
 

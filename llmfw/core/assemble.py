@@ -1,0 +1,214 @@
+"""From a command line to a plan: config, plugins, tokenizer, model config, and every hook's answer. No weight is read."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from llmfw.core import discovery
+from llmfw.core.config import Resolved, load_config
+from llmfw.core.defaults import Defaults
+from llmfw.core.discovery import Card
+from llmfw.core.errors import ConflictError, PluginError, UsageError
+from llmfw.core.hookspecs import API_VERSION
+from llmfw.core.manager import PluginManager
+from llmfw.core.plan import Plan, make_plan
+from llmfw.core.run import Run
+
+Verb = Literal["fit", "validate", "evaluate", "predict", "generate", "chat", "plan", "data"]
+_PACKAGES = ("llmfw", "torch", "lightning", "transformers", "tokenizers", "peft", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """A configuration in which every need is filled; ``notes`` say what was switched on for that."""
+
+    resolved: Resolved
+    notes: tuple[str, ...]
+    source: Any
+    """What ``model.name`` means (``llmfw.core.models.ModelSource``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """Everything that is decided before weights are read."""
+
+    settled: Settled
+    manager: PluginManager
+    run: Run
+    tokenizer: Any
+    model_config: Any
+    plan: Plan
+
+    @property
+    def resolved(self) -> Resolved:
+        """The merged configuration."""
+        return self.settled.resolved
+
+
+def settle(*, plugins: Sequence[str] = (), **layers: Any) -> Settled:
+    """Merge the configuration and switch on what it lacks: owners of needs, and plugins that a saved model requires.
+
+    ``layers`` are those of ``load_config``. A plugin that fills a need is switched on where it's the only one installed.
+    """
+    from llmfw.core.models import resolve_model
+
+    added: list[str] = []
+    notes: list[str] = []
+    base: Mapping[str, Any] | None = layers.pop("base", None)
+    refused = tuple(layers.get("no_plugins", ()))
+    while True:
+        resolved = load_config(plugins=[*plugins, *added], base=base, **layers)
+        source = resolve_model(resolved.root.model, uri=resolved.root.tracking.uri)
+        required = [name for name in source.plugins if name not in resolved.plugin_names]
+        if required and base is None:
+            without = [name for name in required if name in refused]
+            if without:
+                raise ConflictError(
+                    "MODEL-NEEDS",
+                    f"model {resolved.root.model.name!r} was made with plugin {without[0]!r}",
+                    mend=f"leave out --no-plugin {without[0]}",
+                    key="model.name",
+                )
+            added += required
+            notes.append(f"model {resolved.root.model.name} was made with {', '.join(required)}: switched on")
+            base = source.settings
+            continue
+        if source.settings and base is None:
+            base = source.settings
+            continue
+        filled = _unfilled(resolved.plugin_names)
+        if not filled:
+            return Settled(resolved=resolved, notes=tuple(notes), source=source)
+        added += [name for name, _ in filled]
+        notes += [note for _, note in filled]
+
+
+def _unfilled(names: Sequence[str]) -> list[tuple[str, str]]:
+    """For each need that no listed plugin offers: the one installed plugin that does, and the note that says so."""
+    cards = discovery.cards()
+    chosen = [discovery.card(name) for name in names]
+    offered = {protocol for card in chosen for protocol in card.offers}
+    filled: dict[str, str] = {}
+    for card in chosen:
+        for need in card.needs:
+            if need in offered:
+                continue
+            able = [other.name for other in cards.values() if need in other.offers]
+            if len(able) != 1:
+                which = f"{', '.join(able)} do" if able else "none installed does"
+                mend = (
+                    f"choose one with --plugin {able[0]}"
+                    if able
+                    else "install a plugin that does (llmfw plugins list)"
+                )
+                raise UsageError(
+                    "NEED",
+                    f"plugin {card.name!r} needs a plugin that offers {need}: {which}",
+                    mend=mend,
+                    key="plugins",
+                )
+            filled[able[0]] = (
+                f"{card.name} needs {need}: switched on {able[0]}, the one installed plugin that offers it"
+            )
+            offered.add(need)
+    return list(filled.items())
+
+
+def _check_cards(cards: Sequence[Card], verb: Verb) -> None:
+    names = {card.name for card in cards}
+    for card in cards:
+        enemies = sorted(names & set(card.conflicts_with))
+        if enemies:
+            raise ConflictError(
+                "PLUGINS-CONFLICT",
+                f"plugin {card.name!r} ({card.origin}) can't be together with {enemies[0]!r}",
+                mend=f"switch one of them off (--no-plugin {enemies[0]})",
+                key="plugins",
+            )
+        if not card.api[0] <= API_VERSION <= card.api[1]:
+            raise PluginError(
+                "PLUGIN-API",
+                f"plugin {card.name!r} ({card.origin}) was written for hooks {card.api[0]} to {card.api[1]}, "
+                f"this is {API_VERSION}",
+                mend="install a version of it that fits",
+            )
+        if verb == "fit" and "fit" not in card.verbs:
+            other = (
+                f"llmfw {card.verbs[0]} --plugin {card.name}"
+                if card.verbs
+                else f"llmfw plugins show {card.name}"
+            )
+            raise UsageError(
+                "NOTHING-TO-FIT", f"plugin {card.name!r} trains nothing", mend=f"run: {other}", key="plugins"
+            )
+
+
+def build_manager(resolved: Resolved, verb: Verb) -> PluginManager:
+    """Import the named plugins and register them, each built with its own settings."""
+    cards = [discovery.card(name) for name in resolved.plugin_names]
+    _check_cards(cards, verb)
+    instances: list[tuple[str, object]] = []
+    for card in cards:
+        plugin_class = discovery.load_class(card)
+        try:
+            instances.append((card.name, plugin_class(resolved.plugin_settings[card.name])))
+        except (Exception, SystemExit) as error:
+            file, line = discovery.place_of(error)
+            raise PluginError(
+                "PLUGIN-RAISED",
+                f"plugin {card.name!r} ({card.origin}) failed when it was built: {type(error).__name__}: {error}",
+                mend="mend the plugin, or leave it out",
+                file=file,
+                line=line,
+            ) from error
+    return PluginManager(instances, Defaults(None), {card.name: card.origin for card in cards})
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide numbers: Python, the libraries, the processor's name."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Assembled:
+    """Ask every hook and check the answers; nothing heavy is read or written."""
+    from llmfw.core.data import peek_kind
+    from llmfw.core.models import load_model_config, load_tokenizer
+
+    resolved = settled.resolved
+    root = resolved.root
+    manager = build_manager(resolved, verb)
+    tokenizer = load_tokenizer(settled.source.model, root.tokenizer)
+    model_config = load_model_config(settled.source.model)
+    name = root.run.name or "-".join(resolved.plugin_names) or verb
+    run = Run(root, folder or Path("."), name)
+    plan = make_plan(
+        manager,
+        run,
+        tokenizer,
+        model_config,
+        verb=verb,
+        settings=resolved.flat(),
+        data_kind=peek_kind,
+        notes=settled.notes,
+        facts={"versions": versions(), "model_type": getattr(model_config, "model_type", None)},
+    )
+    return Assembled(
+        settled=settled, manager=manager, run=run, tokenizer=tokenizer, model_config=model_config, plan=plan
+    )
+
+
+def say(note: str) -> None:
+    """One line about what happened unasked, on standard error."""
+    print(f"note: {note}", file=sys.stderr, flush=True)

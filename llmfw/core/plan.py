@@ -1,0 +1,236 @@
+"""The plan: every plugin's answer to every hook, checked, printed and hashed before any weight is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from llmfw.core import records
+from llmfw.core.errors import ConflictError, PluginError
+from llmfw.core.manager import DEFAULTS, Answer, PluginManager
+from llmfw.core.run import Run
+
+RECORD_OF: dict[str, type | None] = {
+    "llmfw_services": records.Service,
+    "llmfw_datamodule": None,
+    "llmfw_dataset_transforms": records.DatasetTransform,
+    "llmfw_sampler": records.RolloutSampler,
+    "llmfw_surgeries": records.Surgery,
+    "llmfw_loss": records.Loss,
+    "llmfw_evaluations": records.Evaluation,
+    "llmfw_metrics": records.NamedMetric,
+    "llmfw_callbacks": None,
+    "llmfw_kv_cache": records.CacheFactory,
+    "llmfw_decoder": records.Decoder,
+}
+"""Hook -> record that it returns, in the order in which a run calls them; None: an object of Lightning or a data module."""
+
+TRAINING = (
+    "llmfw_datamodule",
+    "llmfw_dataset_transforms",
+    "llmfw_sampler",
+    "llmfw_loss",
+    "llmfw_evaluations",
+    "llmfw_metrics",
+    "llmfw_callbacks",
+)
+_OUTSIDE = ("run.", "tracking.", "checkpoint.", "trainer.progress", "trainer.max_time", "trainer.log_every")
+"""Settings that don't change what is computed: they stay out of the fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do. ``answers`` maps a hook (``llmfw_metrics`` per stage: ``llmfw_metrics/train``) to its records."""
+
+    verb: str
+    plugins: tuple[tuple[str, str], ...]
+    """(name, "distribution version") in the user's order."""
+    settings: Mapping[str, Any]
+    """Every setting by dotted key."""
+    answers: Mapping[str, tuple[Answer, ...]]
+    notes: tuple[str, ...] = ()
+    """What was switched on or off without being asked for, and why."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, the model's shape, the data's form."""
+
+    def one(self, hook: str) -> Any | None:
+        """The record of a singular hook, or None."""
+        found = self.answers.get(hook, ())
+        return found[0].value if found else None
+
+    def owner(self, hook: str) -> str | None:
+        """The plugin that answered a singular hook."""
+        found = self.answers.get(hook, ())
+        return found[0].plugin if found else None
+
+    def many(self, hook: str) -> list[Any]:
+        """The records of a plural hook."""
+        return [answer.value for answer in self.answers.get(hook, ())]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as json holds it: functions by their qualified names."""
+        return {
+            "verb": self.verb,
+            "plugins": [{"name": name, "distribution": origin} for name, origin in self.plugins],
+            "settings": dict(self.settings),
+            "answers": {
+                hook: [{"plugin": answer.plugin, **_plain_record(answer.value)} for answer in found]
+                for hook, found in self.answers.items()
+                if found
+            },
+            "notes": list(self.notes),
+            "facts": dict(self.facts),
+        }
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of everything in the plan."""
+        return _digest(self.as_dict())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the numbers: the plan without folders, tracking and the length of logs."""
+        plain = self.as_dict()
+        plain["settings"] = {
+            key: value for key, value in plain["settings"].items() if not key.startswith(_OUTSIDE)
+        }
+        return _digest(plain)
+
+
+def make_plan(
+    manager: PluginManager, run: Run, tokenizer: Any, model_config: Any, *, verb: str, settings: Mapping[str, Any],
+    data_kind: Callable[[Any], str | None] = lambda datamodule: None, notes: Sequence[str] = (), facts: Mapping[str, Any] | None = None,
+) -> Plan:  # fmt: skip
+    """Ask every hook that the verb needs, in order, and check the answers.
+
+    ``data_kind(datamodule)`` tells the form of the rows where it can be known beforehand.
+
+    Raises:
+        ConflictError: two owners, two records of one name, a loss over data of another form, a refusal that is met.
+        PluginError: a record of the wrong type, or an error inside a plugin.
+    """
+    given = {"run": run, "tokenizer": tokenizer, "model_config": model_config}
+    answers: dict[str, tuple[Answer, ...]] = {}
+    for hook, record in RECORD_OF.items():
+        if hook in TRAINING and verb not in ("fit", "evaluate", "validate", "plan"):
+            continue
+        stages = (
+            [("llmfw_metrics/train", "train"), ("llmfw_metrics/validation", "validation")]
+            if hook == "llmfw_metrics"
+            else [(hook, None)]
+        )
+        for key, stage in stages:
+            arguments = given if stage is None else {**given, "stage": stage}
+            answers[key] = _ask(manager, hook, record, arguments)
+        if hook == "llmfw_services":
+            run._offer(answers[hook])
+    made = Plan(
+        verb=verb,
+        plugins=tuple((name, manager.origins.get(name, "")) for name in run.config.plugins),
+        settings=settings, answers=answers, notes=tuple(notes), facts=dict(facts or {}),
+    )  # fmt: skip
+    _check_order(made, manager)
+    _check_refusals(made, manager, run)
+    if made.one("llmfw_loss") is not None and made.one("llmfw_sampler") is None:
+        _check_data(made, manager, data_kind(made.one("llmfw_datamodule")))
+    return made
+
+
+def _ask(
+    manager: PluginManager, hook: str, record: type | None, arguments: Mapping[str, Any]
+) -> tuple[Answer, ...]:
+    from llmfw.core.hookspecs import CARDINALITY
+
+    if CARDINALITY[hook] == "one":
+        single = manager.one(hook, **arguments)
+        found = [single] if single else []
+    else:
+        found = manager.many(hook, **arguments)
+    for answer in found:
+        if record is not None and not isinstance(answer.value, record):
+            raise PluginError(
+                "PLUGIN-RECORD",
+                f"{manager.title(answer.plugin)} returned {type(answer.value).__name__} from {hook}",
+                mend=f"return a llmfw.{record.__name__}",
+            )
+    return tuple(found)
+
+
+def _check_order(plan: Plan, manager: PluginManager) -> None:
+    orders = [
+        answer for answer in plan.answers.get("llmfw_dataset_transforms", ()) if answer.value.stage == "order"
+    ]
+    if len(orders) > 1:
+        owners = " and ".join(manager.title(answer.plugin) for answer in orders)
+        raise ConflictError(
+            "TWO-ORDERS",
+            f"the data can have one order, but {owners} each bring one",
+            mend="switch one of them off (--no-plugin NAME)",
+            key="plugins",
+        )
+
+
+def _check_refusals(plan: Plan, manager: PluginManager, run: Run) -> None:
+    met = {"packing": run.config.data.packing}
+    for hook in ("llmfw_surgeries", "llmfw_kv_cache"):
+        for answer in plan.answers.get(hook, ()):
+            for refusal in answer.value.refuses:
+                if met.get(refusal):
+                    raise ConflictError(
+                        "REFUSED",
+                        f"{manager.title(answer.plugin)} can't be right with {refusal}",
+                        mend=f"set data.{refusal}=false, or leave the plugin out",
+                        key=f"data.{refusal}",
+                    )
+
+
+def _check_data(plan: Plan, manager: PluginManager, kind: str | None) -> None:
+    loss = plan.one("llmfw_loss")
+    wanted = {
+        "preference": ("preference",),
+        "text": ("completion", "messages", "text", "problems"),
+        "scored": ("scored",),
+    }[loss.batch_kind]
+    if kind is None or kind in wanted:
+        return
+    owner = plan.owner("llmfw_loss") or DEFAULTS
+    source = plan.owner("llmfw_datamodule") or DEFAULTS
+    data = f"data {plan.settings.get('data.name')!r}" if source == DEFAULTS else manager.title(source)
+    by = "the default loss" if owner == DEFAULTS else f"{manager.title(owner)}'s loss"
+    mend = (
+        "switch on a plugin with a preference loss (--plugin dpo)"
+        if kind == "preference" and owner == DEFAULTS
+        else f"give it rows of the form {' or '.join(wanted)} (data=FILE)"
+    )
+    raise ConflictError(
+        "LOSS-DATA",
+        f"{by} ({loss.name}) wants {loss.batch_kind} batches, but {data} has {kind} rows",
+        mend=mend,
+        key="data.name",
+    )
+
+
+def _plain_record(record: Any) -> dict[str, Any]:
+    if is_dataclass(record) and not isinstance(record, type):
+        return {"record": type(record).__name__} | {
+            item.name: _plain(getattr(record, item.name)) for item in fields(record)
+        }
+    return {"object": f"{type(record).__module__}.{type(record).__qualname__}"}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    function = getattr(value, "func", value)  # functools.partial: its function names it
+    return f"{getattr(function, '__module__', type(value).__module__)}.{getattr(function, '__qualname__', type(value).__qualname__)}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,108 @@
+"""What hooks are given: the run's read-only config, its folder, and the services and models that plugins share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from llmfw.core.errors import ConflictError, PluginError, UsageError
+from llmfw.core.manager import Answer
+from llmfw.core.records import Policy, Row
+from llmfw.core.schema import Root, seal
+
+
+class Run:
+    """One run, as plugins see it. Everything heavy is built on first use and shared between plugins."""
+
+    def __init__(self, config: Root, folder: Path, name: str) -> None:
+        seal(config)
+        self.config = config
+        self.dir = folder
+        self.name = name
+        self._services: dict[tuple[str, str], Answer] = {}
+        self._built: dict[tuple[str, str], Any] = {}
+        self._policies: dict[str, Policy] = {}
+        self._open: Callable[[str], Policy] | None = None
+        self._rows: dict[str, list[Row]] = {}
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random in the run."""
+        return self.config.seed
+
+    def rows(self, split: str = "train") -> list[Row]:
+        """Rows of a split (train, validation) after the row transforms; known once the data is prepared."""
+        if split not in self._rows:
+            raise PluginError(
+                "RUN-ROWS",
+                f"rows of {split!r} were asked for before the data was prepared",
+                mend="ask inside a record's function, not inside a hook",
+            )
+        return self._rows[split]
+
+    def service(self, protocol: str, name: str | None = None) -> Any:
+        """The service of a protocol; ``name`` chooses where several plugins offer one."""
+        offered = [key for key in self._services if key[0] == protocol and name in (None, key[1])]
+        if not offered:
+            near = get_close_matches(protocol, [key[0] for key in self._services], n=1)
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else "switch on a plugin that offers it (llmfw plugins list)"
+            )
+            raise UsageError(
+                "SERVICE",
+                f"no plugin of this run offers {protocol}{f' named {name!r}' if name else ''}",
+                mend=hint,
+            )
+        if len(offered) > 1:
+            raise ConflictError(
+                "SERVICE",
+                f"{protocol} is offered under {len(offered)} names: {', '.join(key[1] for key in offered)}",
+                mend="ask for one by name",
+            )
+        key = offered[0]
+        if key not in self._built:
+            answer = self._services[key]
+            try:
+                self._built[key] = answer.value.factory()
+            except (Exception, SystemExit) as error:
+                error.add_note(
+                    f"raised by plugin {answer.plugin!r} while it built its service {protocol}/{key[1]}"
+                )
+                raise
+        return self._built[key]
+
+    def policy(self, name: str) -> Policy:
+        """An auxiliary model (``models.NAME`` of the config, or a round's ``keep_as``): loaded on first use, frozen, shared."""
+        if name not in self._policies:
+            if self._open is None:
+                raise PluginError(
+                    "RUN-POLICY",
+                    f"model {name!r} was asked for before the run began",
+                    mend="ask inside a record's function, not inside a hook",
+                )
+            self._policies[name] = self._open(name)
+        return self._policies[name]
+
+    def unload(self, name: str) -> None:
+        """Forget an auxiliary model; the next ``policy(name)`` loads it again."""
+        self._policies.pop(name, None)
+
+    # The core's side: hooks never call these.
+
+    def _offer(self, services: Sequence[Answer]) -> None:
+        self._services = {(answer.value.protocol, answer.value.name): answer for answer in services}
+
+    def _provide(
+        self, *, rows: dict[str, list[Row]] | None = None, open_policy: Callable[[str], Policy] | None = None
+    ) -> None:
+        if rows is not None:
+            self._rows = rows
+        if open_policy is not None:
+            self._open = open_policy
+
+    def _keep(self, name: str, policy: Policy) -> None:
+        self._policies[name] = policy

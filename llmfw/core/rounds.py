@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from llmfw.core.errors import DataError, PluginError
 from llmfw.core.records import RolloutSampler, Round, Row
+from llmfw.core.tracking.files import write_json
 
 _COUNTED = ("prompts", "samples", "tokens", "seconds")
 
@@ -153,14 +153,3 @@ def _remembered(folder: Path, index: int) -> RoundState | None:
         notes=told["notes"],
         done=(place / "done.json").exists(),
     )
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Write a json file so that a reader, or a kill, sees the old one or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    staged = file.with_name(f".{file.name}.{os.getpid()}")
-    with staged.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, ensure_ascii=False, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(staged, file)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ def run_rounds(
         if not state.done:
             train(state, last if state.start == "last" else None)
             write_json(state.folder / "done.json", {"final": state.final.name})
+            state = replace(state, done=True)
         if state.keep_as:
             keep(state.keep_as, state.final)
         finished.append(state)

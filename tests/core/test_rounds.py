@@ -1,0 +1,94 @@
+"""Rounds of a sampler: each phase is remembered, so that a kill repeats or loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmfw.core.errors import DataError, PluginError
+from llmfw.core.records import RolloutSampler, Round
+from llmfw.core.rounds import Ledger, RoundState, run_rounds
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+class Scripted:
+    """A sampler of two rounds, a policy and a trainer that write down what they were asked for."""
+
+    def __init__(self, kill_at: str | None = None) -> None:
+        self.asked: list[tuple[int, str]] = []
+        self.trained: list[tuple[int, str]] = []
+        self.kept: list[str] = []
+        self.kill_at = kill_at
+
+    def next(self, index, rows, policy, services, ledger):
+        if index == 2:
+            return None
+        self.asked.append((index, policy))
+        ledger.count("draft", prompts=len(rows), samples=2, tokens=10)
+        if self.kill_at == f"sample{index}":
+            raise Killed
+        return Round(records=[{"prompt": "p", "completion": f"c{index}"}], start="last", keep_as=f"m{index}")
+
+    def train(self, state: RoundState, weights: Path | None) -> None:
+        if self.kill_at == f"train{state.index}":
+            raise Killed
+        self.trained.append((state.index, weights.parent.name if weights else "base"))
+        state.final.mkdir()
+
+    def go(self, folder: Path) -> list[RoundState]:
+        return run_rounds(
+            RolloutSampler(name="scripted", next=self.next), folder,
+            rows=[{"prompt": "p"}], services=lambda protocol: None,
+            policy=lambda weights: weights.parent.name if weights else "base",
+            train=self.train, keep=lambda name, final: self.kept.append(name),
+        )  # fmt: skip
+
+
+def test_each_round_samples_from_the_last_result_and_trains_from_where_it_says(tmp_path: Path):
+    script = Scripted()
+    states = script.go(tmp_path)
+    assert script.asked == [(0, "base"), (1, "000")]
+    assert script.trained == [(0, "base"), (1, "000")]
+    assert script.kept == ["m0", "m1"] and [state.done for state in states] == [True, True]
+    assert Ledger(tmp_path / "ledger.json").total()["tokens"] == 20
+
+
+@pytest.mark.parametrize(
+    ("kill_at", "asked_again", "trained_again"),
+    [
+        ("train0", [(1, "000")], [(0, "base"), (1, "000")]),
+        ("sample1", [(1, "000")], [(1, "000")]),
+        ("train1", [], [(1, "000")]),
+    ],
+)
+def test_after_a_kill_only_the_phase_that_was_cut_is_done_again(
+    tmp_path: Path, kill_at, asked_again, trained_again
+):
+    with pytest.raises(Killed):
+        Scripted(kill_at).go(tmp_path)
+    script = Scripted()
+    script.go(tmp_path)
+    assert (script.asked, script.trained) == (asked_again, trained_again)
+
+
+def test_a_finished_run_of_rounds_does_nothing_when_it_is_started_again(tmp_path: Path):
+    Scripted().go(tmp_path)
+    script = Scripted()
+    script.go(tmp_path)
+    assert script.asked == [] and script.trained == [] and script.kept == ["m0", "m1"]
+
+
+def test_a_round_without_records_is_an_error_that_names_the_sampler(tmp_path: Path):
+    sampler = RolloutSampler(name="hollow", next=lambda *given: Round(records=[]))
+    with pytest.raises(DataError, match="'hollow' has no records"):
+        run_rounds(sampler, tmp_path, rows=[], services=None, policy=lambda w: None, train=None, keep=None)
+
+
+def test_a_sampler_that_returns_something_else_is_named(tmp_path: Path):
+    sampler = RolloutSampler(name="odd", next=lambda *given: [{"prompt": "p"}])
+    with pytest.raises(PluginError, match="'odd' returned list"):
+        run_rounds(sampler, tmp_path, rows=[], services=None, policy=lambda w: None, train=None, keep=None)

@@ -199,12 +199,15 @@ class CacheFactory:
 
     ``build(model_config) -> transformers.Cache``; ``attention`` is (name, function), registered and set for the length of a
     call and undone after it; ``prefill_chunk`` is the number of prompt tokens per prefill call (None: all at once).
+    ``batched`` says that several prompts of equal length may share one cache (each row as if it were alone, and rows can be
+    dropped by ``batch_select_indices``); otherwise each prompt gets its own.
     """
 
     name: str
     build: Callable[[Any], Any]
     attention: tuple[str, Callable[..., Any]] | None = None
     prefill_chunk: int | None = None
+    batched: bool = False
     refuses: tuple[Refusal, ...] = ()
 
 

@@ -1,0 +1,71 @@
+"""Generation: the door through which plugins and the rest of llmfw ask a model to write.
+
+Engine: ``generate``, its settings ``Sampling`` (``from_config``), ``end_of_turn_ids``, ``request_seed``.
+Prompts: ``prompt_of`` a row, ``encode_prompt``, ``render``.
+Caches: ``FULL_CACHE``, ``attention_of`` (switches a cache's attention function on), ``prefill``.
+Drawing: ``distribution``, ``pick``, ``uniforms``. Ends: ``finish``, ``TextStream``.
+Policies: ``GeneratingPolicy``, ``ScriptedPolicy``. Reports: ``generated_length``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmfw.core.generation.caches import FULL_CACHE, attention_of, prefill
+    from llmfw.core.generation.choose import distribution, pick, uniforms
+    from llmfw.core.generation.engine import generate
+    from llmfw.core.generation.policies import GeneratingPolicy, ScriptedPolicy, Usage
+    from llmfw.core.generation.prompts import encode_prompt, prompt_of, render
+    from llmfw.core.generation.reports import generated_length
+    from llmfw.core.generation.sampling import Sampling, end_of_turn_ids, from_config, request_seed
+    from llmfw.core.generation.stopping import TextStream, finish
+
+_HOME = {
+    "caches": ("FULL_CACHE", "attention_of", "prefill"),
+    "choose": ("distribution", "pick", "uniforms"),
+    "engine": ("generate",),
+    "policies": ("GeneratingPolicy", "ScriptedPolicy", "Usage"),
+    "prompts": ("encode_prompt", "prompt_of", "render"),
+    "reports": ("generated_length",),
+    "sampling": ("Sampling", "end_of_turn_ids", "from_config", "request_seed"),
+    "stopping": ("TextStream", "finish"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "FULL_CACHE",
+    "GeneratingPolicy",
+    "Sampling",
+    "ScriptedPolicy",
+    "TextStream",
+    "Usage",
+    "attention_of",
+    "distribution",
+    "encode_prompt",
+    "end_of_turn_ids",
+    "finish",
+    "from_config",
+    "generate",
+    "generated_length",
+    "pick",
+    "prefill",
+    "prompt_of",
+    "render",
+    "request_seed",
+    "uniforms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,210 @@
+"""Policies that answer: a local model with the engine attached, and a function that plays a model.
+
+Both look like ``llmfw.core.records.Policy`` with ``embed`` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmfw.core.batch import Batch
+from llmfw.core.errors import PluginError
+from llmfw.core.generation.engine import Watch, generate
+from llmfw.core.generation.prompts import Prompt, encode_prompt
+from llmfw.core.generation.sampling import Sampling
+from llmfw.core.records import CacheFactory, Completion, Decoder
+
+
+@dataclass
+class Usage:
+    """Tokens that a policy has read and written since it was made."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+    def add(self, answers: Sequence[Completion]) -> None:
+        """Counts one call's answers."""
+        self.calls += 1
+        self.prompt_tokens += sum(answer.prompt_tokens for answer in answers)
+        self.generated_tokens += sum(len(answer.ids) for answer in answers)
+
+
+class GeneratingPolicy:
+    """A ``LocalPolicy`` that also generates, with the run's sampling settings, cache and decoder."""
+
+    def __init__(
+        self,
+        policy: Any,
+        tokenizer: Any,
+        sampling: Sampling,
+        *,
+        cache: CacheFactory | None = None,
+        decoder: Decoder | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        self._policy, self.tokenizer, self.sampling = policy, tokenizer, sampling
+        self.cache, self.decoder, self.batch_size = cache, decoder, batch_size
+        self.usage = Usage()
+
+    @property
+    def module(self) -> Any:
+        """The transformers model (or PEFT model)."""
+        return self._policy.module
+
+    @property
+    def companions(self) -> Mapping[str, Any]:
+        """Modules that surgeries put beside the model."""
+        companions: Mapping[str, Any] = self._policy.companions
+        return companions
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_policy":  # not yet set: copying and unpickling look names up on an empty object
+            raise AttributeError(name)
+        return getattr(self._policy, name)
+
+    def logps(self, batch: Batch) -> Tensor:
+        """[N] float32 log-probs of the trained tokens."""
+        result: Tensor = self._policy.logps(batch)
+        return result
+
+    def hidden_states(self, batch: Batch, layer: int) -> Tensor:
+        """[B, T, D] states entering ``layer`` (-1: after the final norm)."""
+        result: Tensor = self._policy.hidden_states(batch, layer)
+        return result
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        prefix: str | Sequence[str] = "",
+        ids: Sequence[str | int] | None = None,
+        batch_size: int | None = None,
+        watch: Watch | None = None,
+        **sampling: Any,
+    ) -> list[Completion]:
+        """Answers; further keywords are settings of ``Sampling`` that replace the run's in this call."""
+        answers = generate(
+            self.module,
+            self.tokenizer,
+            prompts,
+            self.sampling.but(**sampling),
+            prefix=prefix,
+            ids=ids,
+            cache=self.cache,
+            decoder=self.decoder,
+            batch_size=batch_size or self.batch_size,
+            policy=self,
+            watch=watch,
+            batch_keys=getattr(self._policy, "batch_keys", ()),
+        )
+        self.usage.add(answers)
+        return answers
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """[len(texts), D] float32: the final norm's output averaged over the tokens of a raw text."""
+        rows: list[Tensor] = []
+        was_training = [part for part in self.module.modules() if part.training]
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                for (
+                    text
+                ) in texts:  # one by one: a text's embedding must not depend on its neighbours' padding
+                    batch = _plain_batch(
+                        self.tokenizer(text)["input_ids"], next(self.module.parameters()).device
+                    )
+                    rows.append(self.hidden_states(batch, -1)[0].float().mean(0))
+        finally:
+            for part in was_training:
+                part.training = True
+        return torch.stack(rows) if rows else torch.empty(0, 0)
+
+
+def _plain_batch(ids: Sequence[int], device: torch.device) -> Batch:
+    none = torch.empty(0, dtype=torch.long, device=device)
+    row = torch.tensor([list(ids)], dtype=torch.long, device=device)
+    return Batch(
+        kind="text",
+        input_ids=row,
+        attention_mask=torch.ones_like(row, dtype=torch.bool),
+        position_ids=torch.arange(row.shape[1], device=device)[None],
+        source=none,
+        target=none,
+        segment=none,
+        position=none,
+        length=torch.zeros(1, dtype=torch.long, device=device),
+        sample_ids=("embed",),
+    )
+
+
+class ScriptedPolicy:
+    """A function that plays a model: an oracle, a noisy oracle, a canned dialogue.
+
+    Args:
+        answer: ``answer(prompts) -> texts``, one a prompt. It sees the prompts as they were given.
+        tokenizer: counts tokens and fills ``Completion.ids``; without one both stay empty.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Prompt]], Sequence[str]], tokenizer: Any = None) -> None:
+        self._answer, self.tokenizer = answer, tokenizer
+        self.usage = Usage()
+
+    @property
+    def module(self) -> Any:
+        """A scripted policy has no model."""
+        raise NotImplementedError("a scripted policy has no module")
+
+    @property
+    def companions(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
+
+    def logps(self, batch: Batch) -> Tensor:
+        """A scripted policy has no probabilities."""
+        raise NotImplementedError("a scripted policy has no log-probs")
+
+    def hidden_states(self, batch: Batch, layer: int) -> Tensor:
+        """A scripted policy has no layers."""
+        raise NotImplementedError("a scripted policy has no hidden states")
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """A scripted policy has no layers."""
+        raise NotImplementedError("a scripted policy has no embeddings")
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        prefix: str | Sequence[str] = "",
+        ids: Sequence[str | int] | None = None,
+        batch_size: int | None = None,
+        watch: Watch | None = None,
+        **sampling: Any,
+    ) -> list[Completion]:
+        """The function's texts, ``samples`` of them a prompt; no other setting means anything here."""
+        settings = Sampling().but(**sampling)
+        asked = [prompt for prompt in prompts for _ in range(settings.samples)]
+        texts = list(self._answer(asked))
+        if len(texts) != len(asked):
+            raise PluginError(
+                "SCRIPTED-POLICY",
+                f"the function answered {len(asked)} prompts with {len(texts)} texts",
+                mend="return one text a prompt",
+            )
+        openings = [prefix] * len(prompts) if isinstance(prefix, str) else list(prefix)
+        answers = []
+        for index, (prompt, text) in enumerate(zip(asked, texts, strict=True)):
+            written: tuple[int, ...] = ()
+            read = 0
+            if self.tokenizer is not None:
+                written = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+                read = len(encode_prompt(self.tokenizer, prompt, openings[index // settings.samples]))
+            answers.append(Completion(text=text, ids=written, prompt_tokens=read, finish="stop"))
+        self.usage.add(answers)
+        return answers

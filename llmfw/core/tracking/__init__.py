@@ -1,0 +1,87 @@
+"""Where a run's numbers go: its own journal first, MLflow told from it; comparing runs afterwards.
+
+Public names are loaded on first use; only ``JournalLogger`` imports Lightning,
+only the sending thread imports MLflow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmfw.core.tracking.folder import (
+        RUNS,
+        RunFolder,
+        RunRecord,
+        Status,
+        find_resumable,
+        find_run,
+        list_runs,
+        open_run,
+        read_record,
+        reap,
+        update_record,
+    )
+    from llmfw.core.tracking.journal import Journal
+    from llmfw.core.tracking.logger import JournalLogger
+    from llmfw.core.tracking.reader import Event, JournalView, read_journal
+    from llmfw.core.tracking.redaction import redact, redact_text
+    from llmfw.core.tracking.remote import resolve_uri
+    from llmfw.core.tracking.surroundings import environment
+    from llmfw.core.tracking.sync import MlflowSync, run_folder, sync_run, unsent
+
+_HOME = {
+    "folder": (
+        "RUNS", "RunFolder", "RunRecord", "Status", "find_resumable", "find_run", "list_runs", "open_run",
+        "read_record", "reap", "update_record",
+    ),
+    "journal": ("Journal",),
+    "logger": ("JournalLogger",),
+    "reader": ("Event", "JournalView", "read_journal"),
+    "redaction": ("redact", "redact_text"),
+    "remote": ("resolve_uri",),
+    "surroundings": ("environment",),
+    "sync": ("MlflowSync", "run_folder", "sync_run", "unsent"),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "RUNS",
+    "Event",
+    "Journal",
+    "JournalLogger",
+    "JournalView",
+    "MlflowSync",
+    "RunFolder",
+    "RunRecord",
+    "Status",
+    "environment",
+    "find_resumable",
+    "find_run",
+    "list_runs",
+    "open_run",
+    "read_journal",
+    "read_record",
+    "reap",
+    "redact",
+    "redact_text",
+    "resolve_uri",
+    "run_folder",
+    "sync_run",
+    "unsent",
+    "update_record",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

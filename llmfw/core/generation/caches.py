@@ -45,8 +45,14 @@ class ForwardNames:
 
 
 def forward_names(module: nn.Module) -> ForwardNames:
-    """Reads the signature of the model's own forward."""
-    names = inspect.signature(base_model(module).forward).parameters
+    """Reads the signatures of the model's own forward and of those that it extends."""
+    model = base_model(module)
+    # a surgery's forward(*args, **kwargs) hides the names of the one that it hands them to
+    forwards = [
+        model.forward,
+        *(parent.forward for parent in type(model).__mro__ if hasattr(parent, "forward")),
+    ]
+    names = {name for forward in forwards for name in inspect.signature(forward).parameters}
     return ForwardNames(
         cache="cache_params" if "cache_params" in names else "past_key_values",
         positions="position_ids" in names,

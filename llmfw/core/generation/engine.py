@@ -104,11 +104,9 @@ def generate(
                 )
         else:
             names = forward_names(module)
-            for batch in _batches(
-                requests,
-                1 if cache and not cache.batched else batch_size,
-                padding=names.padding and not cache,
-            ):
+            plain = factory.build is FULL_CACHE.build and factory.attention is None
+            size = batch_size if plain or factory.batched else 1
+            for batch in _batches(requests, size, padding=plain and names.padding):
                 rows = _Rows(module, names, tokenizer, batch, sampling, factory, config, batch_keys)
                 for request, answer in zip(batch, rows.run(watch), strict=True):
                     answers[request.index] = answer

@@ -39,7 +39,7 @@ def encode_prompt(tokenizer: Any, prompt: Prompt, prefix: str = "") -> list[int]
 
 
 def render(tokenizer: Any, prompt: Prompt, prefix: str = "") -> str:
-    """The text that the model reads: the chat template over the messages, the answer's opening, the prefix."""
+    """The text that the model reads: the chat template over the messages, the answer's opening, a prefix."""
     messages = (
         [{"role": "user", "content": prompt}]
         if isinstance(prompt, str)

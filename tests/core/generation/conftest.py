@@ -21,7 +21,9 @@ def byte_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(text, special=True) for text in ("<pad>", "<eos>", "<|start|>", "<|end|>")])
+    core.add_special_tokens(
+        [AddedToken(text, special=True) for text in ("<pad>", "<eos>", "<|start|>", "<|end|>")]
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>")
     tokenizer.chat_template = template
     return tokenizer
@@ -35,12 +37,23 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def tiny_llama(**changes: Any) -> LlamaForCausalLM:
     """Random weights, large enough that greedy text doesn't fall into a loop at once."""
     settings: dict[str, Any] = {
-        "vocab_size": 260, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.3, "bos_token_id": None,
-        "eos_token_id": 257, "pad_token_id": 256, "attention_dropout": 0.1,
-    }  # fmt: skip
+        "vocab_size": 260,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+        "bos_token_id": None,
+        "eos_token_id": 257,
+        "pad_token_id": 256,
+        "attention_dropout": 0.1,
+    }
     torch.manual_seed(0)
-    return LlamaForCausalLM._from_config(LlamaConfig(**{**settings, **changes}), attn_implementation="sdpa").eval()
+    return LlamaForCausalLM._from_config(
+        LlamaConfig(**{**settings, **changes}), attn_implementation="sdpa"
+    ).eval()
 
 
 @pytest.fixture

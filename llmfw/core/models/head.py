@@ -1,0 +1,141 @@
+"""The language-model head: from last hidden states to log-probs, fast where the head is plain, right in any case.
+
+What a model does between its last hidden state and its logits (a bias, a scale, a soft cap) differs by architecture.
+The candidates below are tried against the model's own logits once; the one that reproduces them is used. Where none
+does, the model's own forward is, which is slow and needs [B, T, V] memory, and a warning says so.
+
+Shapes: N trained tokens, D width, V vocabulary, P probed positions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from llmfw.core.models.rng import global_state, restore_state
+from llmfw.losses.logps import chunk_rows, token_logps
+
+_log = logging.getLogger(__name__)
+_PROBED = 16
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 1e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """How logits come about: ``cap(scale * module(hidden))``, cap(z) = softcap * tanh(z / softcap)."""
+
+    module: nn.Module
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the module is one untouched linear layer, whose weight may be used directly."""
+        module = self.module
+        hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+        return type(module) is nn.Linear and not hooked and not hasattr(module, "parametrizations")
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, D] -> [N, V], in float32 or wider."""
+        raw = self.module(hidden)
+        logits: Tensor = raw if raw.dtype == torch.float64 else raw.float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def logps(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """[N] log-probs of ``target`` [N] from ``hidden`` [N, D]; never more than one chunk's logits alive."""
+        module = self.module
+        if self.plain:
+            assert isinstance(module, nn.Linear)
+            return token_logps(hidden, module.weight, target, bias=module.bias, softcap=self.softcap, scale=self.scale)
+        size = getattr(module, "out_features", None) or _width(module)
+        rows = chunk_rows(hidden.shape[0], size, buffers=3)
+        parts = [
+            checkpoint(self._chunk, hidden[start : start + rows], target[start : start + rows], use_reentrant=False)
+            for start in range(0, hidden.shape[0], rows)
+        ]
+        return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.promote_types(hidden.dtype, torch.float32))
+
+    def _chunk(self, hidden: Tensor, target: Tensor) -> Tensor:
+        return gather_logps(self.logits(hidden), target)
+
+
+def gather_logps(logits: Tensor, target: Tensor) -> Tensor:
+    """[N] log-probs of ``target`` from [N, V] logits: logit minus log-sum-exp, in float32 or wider."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.gather(1, target[:, None])[:, 0] - torch.logsumexp(wide, dim=1)
+
+
+def candidates(model: Any) -> list[Head]:
+    """Heads that a model may have, by its config: the plain one, and those with the scales and caps that families use."""
+    module = model.get_output_embeddings()
+    if module is None:
+        return []
+    config = model.config.get_text_config()
+    scales = [1.0]
+    for name in ("logit_scale", "logits_scaling", "lm_head_multiplier"):
+        value = getattr(config, name, None)
+        if isinstance(value, (int, float)) and value not in (0, 1):
+            scales += [float(value), 1.0 / float(value)]
+    width = getattr(config, "dim_model_base", None)  # MiniCPM and others divide the hidden state by width / base width
+    if isinstance(width, int) and width:
+        scales.append(width / config.hidden_size)
+    cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
+    caps: list[float | None] = [None] if not cap else [None, float(cap)]
+    return [Head(module=module, scale=scale, softcap=softcap) for softcap in caps for scale in scales]
+
+
+@torch.no_grad()
+def find_head(model: Any, decoder: nn.Module, inputs: Mapping[str, Any]) -> Head | None:
+    """The candidate that reproduces the model's own logits on the first row of ``inputs``; None where none does.
+
+    The model is run once in evaluation mode; its training mode and the global random generators stay as they were.
+    """
+    tried = candidates(model)
+    seen: list[Tensor] = []
+    row = _first_row(inputs)
+    state, modes = global_state(), [(part, part.training) for part in model.modules()]
+    watch = decoder.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
+    try:
+        model.eval()
+        logits = model(**row).logits[0]
+        count = min(_PROBED, logits.shape[0])
+        hidden, logits = seen[-1][0, -count:], logits[-count:].float()
+        best: tuple[float, Head | None] = (float("inf"), None)
+        for head in tried:
+            wrong = float((head.logits(hidden).float() - logits).abs().max())
+            best = min(best, (wrong, head), key=lambda pair: pair[0])
+        allowed = _TOLERANCE.get(hidden.dtype, 1e-4) * max(1.0, float(logits.abs().max()))
+    finally:
+        watch.remove()
+        for part, mode in modes:
+            part.training = mode
+        restore_state(state)
+    if best[1] is not None and best[0] <= allowed:
+        return best[1]
+    _log.warning(
+        "%s: the head isn't known; log-probs come from the model's own logits, which need memory for batch x time x vocabulary",
+        type(model).__name__,
+    )
+    return None
+
+
+def _first_row(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    rows = inputs["input_ids"].shape[0]
+    return {
+        name: value[:1] if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == rows else value
+        for name, value in inputs.items()
+        if name != "output_router_logits"
+    }
+
+
+def _width(module: nn.Module) -> int:
+    weight = getattr(module, "weight", None)
+    return int(weight.shape[0]) if isinstance(weight, Tensor) and weight.dim() == 2 else 65536

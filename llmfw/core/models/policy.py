@@ -1,0 +1,176 @@
+"""A local model as losses, samplers and evaluations see it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmfw.core.batch import Batch
+from llmfw.core.errors import PluginError, UsageError
+from llmfw.core.models.adapters import bare
+from llmfw.core.models.head import Head, find_head, gather_logps
+from llmfw.core.records import Completion
+
+_UNKNOWN = object()
+
+
+class LocalPolicy:
+    """The façade of a model in this process. Gradients flow; train or evaluation mode is the caller's choice.
+
+    Shapes: B rows, T positions, N trained tokens, D width.
+
+    Args:
+        module: a transformers model, or PEFT's wrapper around one.
+        companions: modules beside it, by name.
+        tokenizer: for ``generate``.
+        batch_keys: names in ``batch.extra`` that the model's forward receives.
+    """
+
+    def __init__(
+        self, module: nn.Module, companions: Mapping[str, nn.Module] | None = None, tokenizer: Any = None,
+        batch_keys: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.module = module
+        self.companions: Mapping[str, nn.Module] = dict(companions or {})
+        self.tokenizer = tokenizer
+        self.batch_keys = tuple(batch_keys)
+        self.auxiliary: Tensor | None = None
+        """The model's own auxiliary loss of the last ``logps`` (a mixture's load balancing), already times its coefficient."""
+        self.generator: Callable[..., list[Completion]] | None = None
+        """What ``generate`` calls, with this policy first; ``llmfw.core.generation`` sets it."""
+        self._head: Any = _UNKNOWN
+
+    def logps(self, batch: Batch) -> Tensor:
+        """[N] log-probs of ``batch.target``, float32 (float64 of a float64 model).
+
+        The head sees the N states that predict trained tokens and no other; no [B, T, V] tensor exists.
+        """
+        model = bare(self.module)
+        decoder = decoder_of(model)
+        inputs = self._inputs(batch, decoder)
+        if self._head is _UNKNOWN:
+            self._head = find_head(model, decoder, inputs) if batch.input_ids.numel() else _UNKNOWN
+        head: Head | None = self._head
+        if head is None:
+            outputs = model(**inputs)
+            self.auxiliary = router_loss(model, outputs, batch)
+            return gather_logps(outputs.logits.flatten(0, 1)[batch.source], batch.target)
+        outputs = decoder(**inputs)
+        self.auxiliary = router_loss(model, outputs, batch)
+        return head.logps(outputs[0].flatten(0, 1)[batch.source], batch.target)
+
+    def hidden_states(self, batch: Batch, layer: int) -> Tensor:
+        """[B, T, D] states entering decoder layer ``layer`` (from 0), or after the final norm (-1)."""
+        decoder = decoder_of(bare(self.module))
+        inputs = self._inputs(batch, decoder)
+        if layer == -1:
+            last: Tensor = decoder(**inputs)[0]
+            return last
+        layers = decoder_layers(decoder)
+        if not 0 <= layer < len(layers):
+            raise UsageError("LAYER", f"no layer {layer}", mend=f"use 0 to {len(layers) - 1}, or -1 for the state after the final norm")
+        seen: list[Tensor] = []
+
+        def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen.append(args[0] if args else kwargs["hidden_states"])
+
+        watch = layers[layer].register_forward_pre_hook(note, with_kwargs=True)
+        try:
+            decoder(**inputs)
+        finally:
+            watch.remove()
+        return seen[0]
+
+    def generate(self, prompts: Sequence[Any], **sampling: Any) -> list[Completion]:
+        """One completion per prompt; ``sampling`` overrides the run's ``generation`` settings."""
+        if self.generator is None:
+            raise NotImplementedError("this policy was built without generation")
+        return self.generator(self, prompts, **sampling)
+
+    def _inputs(self, batch: Batch, decoder: nn.Module) -> dict[str, Any]:
+        """What the decoder is called with; names that its forward doesn't take are left out where that changes nothing."""
+        inputs: dict[str, Any] = {
+            "input_ids": batch.input_ids, "attention_mask": self._mask(batch), "position_ids": batch.position_ids, "use_cache": False,
+        }  # fmt: skip
+        accepted = inspect.signature(decoder.forward).parameters
+        open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+        if not open_ended:
+            if "position_ids" not in accepted and batch.attention_mask.dim() == 4:
+                raise UsageError(
+                    "LAYOUT", f"{type(decoder).__name__} takes no position ids, which packed rows need", mend="set data.packing=false",
+                    key="data.packing",
+                )  # fmt: skip
+            inputs = {name: value for name, value in inputs.items() if name in accepted}
+        if _routes(bare(self.module)):
+            inputs["output_router_logits"] = True
+        for key in self.batch_keys:
+            if key not in batch.extra:
+                raise PluginError(
+                    "BATCH-KEY", f"a surgery wants {key!r} in every batch, this one has {', '.join(batch.extra) or 'none'}",
+                    mend="let a dataset transform put it into each example's extra",
+                )  # fmt: skip
+            inputs[key] = batch.extra[key]
+        return inputs
+
+    def _mask(self, batch: Batch) -> Tensor:
+        """[B, T] int64 as transformers has it, or [B, 1, T, T]: bool, but additive for attention that adds its mask."""
+        mask = batch.attention_mask
+        if mask.dim() == 2:
+            return mask.long()
+        if getattr(bare(self.module).config, "_attn_implementation", "sdpa") != "eager":
+            return mask
+        dtype = next(self.module.parameters()).dtype
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def decoder_of(model: Any) -> Any:
+    """The part of a transformers model that ends in the last hidden state."""
+    found = model.get_decoder() if hasattr(model, "get_decoder") else None
+    return found if found is not None and found is not model else model.base_model
+
+
+def decoder_layers(decoder: Any) -> nn.ModuleList:
+    """A decoder's blocks in order.
+
+    Raises:
+        UsageError: an architecture that names them in no known way.
+    """
+    for name in ("layers", "h", "blocks", "block"):
+        found = getattr(decoder, name, None)
+        if isinstance(found, nn.ModuleList):
+            return found
+    raise UsageError("LAYER", f"{type(decoder).__name__} has no list of layers", mend="use another architecture, or layer -1")
+
+
+def _routes(model: Any) -> bool:
+    return bool(getattr(model.config.get_text_config(), "output_router_logits", False))
+
+
+def router_loss(model: Any, outputs: Any, batch: Batch) -> Tensor | None:
+    """The load-balancing loss of a mixture of experts times its coefficient; None where the config doesn't ask for one.
+
+    The formula is the architecture's own (Switch Transformer, arXiv 2101.03961, eq. 4 to 6).
+
+    Raises:
+        UsageError: an architecture whose formula isn't known here.
+    """
+    if not _routes(model):
+        return None
+    config = model.config.get_text_config()
+    formula = getattr(sys.modules[type(model).__module__], "load_balancing_loss_func", None)
+    logits = getattr(outputs, "router_logits", None)
+    experts = getattr(model, "num_experts", None) or getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    top_k = getattr(model, "num_experts_per_tok", None) or getattr(config, "num_experts_per_tok", None)
+    if formula is None or not logits or not experts or not top_k:
+        raise UsageError(
+            "ROUTER-LOSS", f"the router loss of {type(model).__name__} isn't known", mend="set output_router_logits=false in its config",
+            key="model.config",
+        )  # fmt: skip
+    mask = batch.attention_mask if batch.attention_mask.dim() == 2 else batch.attention_mask[:, 0].any(-1)
+    loss: Tensor = formula(logits, experts, top_k, mask)
+    return loss * float(getattr(config, "router_aux_loss_coef", 0.0))

@@ -1,0 +1,155 @@
+"""Surgeries: applied phase by phase, each with its own generator, each answerable for what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from llmfw.core.errors import ConflictError, PluginError
+from llmfw.core.models.names import COMPANIONS, matches, plain_name, unmatched
+from llmfw.core.models.rng import generator_of, global_state, same_state
+from llmfw.core.records import Report, Surgery
+
+_RESERVED = ("model", "adapter_model", "surgeries", "optimizer", "trainer", "state")
+"""Names of files in a checkpoint that are not companions."""
+Named = tuple[str, Surgery]
+"""A surgery and the plugin that wants it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """One surgery after it was applied. ``added`` are the plain state names that weren't there before."""
+
+    plugin: str
+    surgery: Surgery
+    report: Report
+    added: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Theatre:
+    """Applies surgeries in the user's order and keeps what they did. ``done`` ones, restored with a checkpoint, aren't done again.
+
+    A surgery draws from ``seeds[its name]`` where that's given, else from ``seed``.
+    """
+
+    seed: int
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    surgeries: Sequence[Named] = ()
+    done: list[Done] = field(default_factory=list)
+    companions: dict[str, nn.Module] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seen: dict[str, str] = {}
+        for plugin, surgery in self.surgeries:
+            if surgery.name in seen:
+                raise ConflictError(
+                    "SURGERY-NAME", f"plugins {seen[surgery.name]!r} and {plugin!r} both have a surgery {surgery.name!r}",
+                    mend=f"switch one off (--no-plugin {plugin})",
+                )  # fmt: skip
+            seen[surgery.name] = plugin
+
+    def has(self, phase: str) -> bool:
+        """Whether a surgery of that phase is to be done."""
+        return any(surgery.phase == phase for _, surgery in self.surgeries)
+
+    def operate(self, phase: str, target: Any) -> None:
+        """Apply the surgeries of a phase to the config (``before_load``) or the model.
+
+        Raises:
+            PluginError: a surgery that raises, draws from a global generator, answers no Report, or did nothing though its
+                settings aren't neutral; the message names the plugin.
+        """
+        over = {one.surgery.name for one in self.done}
+        for plugin, surgery in self.surgeries:
+            if surgery.phase != phase or surgery.name in over:
+                continue
+            before = None if phase == "before_load" else state_names(target)
+            report = self._apply(plugin, surgery, target)
+            added = () if before is None else tuple(sorted(state_names(target) - before))
+            self.done.append(Done(plugin=plugin, surgery=surgery, report=report, added=added, seed=self._seed(surgery)))
+            for name, companion in report.companions.items():
+                self._accept(plugin, surgery, name, companion)
+
+    def note_added_before_load(self, added: Sequence[str]) -> None:
+        """Credit tensors that only the changed config has to the surgeries of phase ``before_load``."""
+        self.done = [replace(one, added=tuple(sorted(added))) if one.surgery.phase == "before_load" else one for one in self.done]
+
+    def _seed(self, surgery: Surgery) -> int:
+        return self.seeds.get(surgery.name, self.seed)
+
+    def _apply(self, plugin: str, surgery: Surgery, target: Any) -> Report:
+        who = f"surgery {surgery.name!r} of plugin {plugin!r}"
+        state = global_state()
+        try:
+            report = surgery.apply(target, generator_of(self._seed(surgery), surgery.name))
+        except (Exception, SystemExit) as error:
+            error.add_note(f"raised by {who} in phase {surgery.phase}")
+            raise
+        if not same_state(state, global_state()):
+            raise PluginError("SURGERY-RANDOM", f"{who} changed a global random generator", mend="draw from the generator that apply receives")
+        if not isinstance(report, Report):
+            raise PluginError("SURGERY-REPORT", f"{who} answered {type(report).__name__}, not a Report", mend="return llmfw.Report(...)")
+        if not report.changed and not report.companions and not surgery.neutral:
+            raise PluginError(
+                "SURGERY-IDLE", f"{who} changed nothing", mend="mend its settings or its patterns, or say neutral=True where that's meant"
+            )
+        return report
+
+    def _accept(self, plugin: str, surgery: Surgery, name: str, companion: Any) -> None:
+        who = f"surgery {surgery.name!r} of plugin {plugin!r}"
+        if not isinstance(companion, nn.Module):
+            raise PluginError("COMPANION", f"companion {name!r} of {who} is no torch module", mend="give an nn.Module")
+        taken = name in self.companions or name in _RESERVED
+        if taken or not name.isidentifier():
+            what = "is already taken" if taken else "is no identifier"
+            raise PluginError("COMPANION", f"the name {name!r} of a companion of {who} {what}", mend="name it otherwise")
+        self.companions[name] = companion
+
+
+def state_names(module: nn.Module) -> set[str]:
+    """Plain names of everything that a module's state holds."""
+    return {plain_name(name) for name in module.state_dict(keep_vars=True)}
+
+
+def all_parameters(module: nn.Module, companions: Mapping[str, nn.Module], *, tied: bool = False) -> dict[str, nn.Parameter]:
+    """Every parameter by its plain name; companions' under ``companions.NAME.``. With ``tied`` one parameter may have two names."""
+    found = {plain_name(name): parameter for name, parameter in module.named_parameters(remove_duplicate=not tied)}
+    for companion in sorted(companions):
+        for name, parameter in companions[companion].named_parameters():
+            found[f"{COMPANIONS}{companion}.{name}"] = parameter
+    return found
+
+
+def wake(done: Sequence[Done], parameters: Mapping[str, nn.Parameter]) -> tuple[str, ...]:
+    """Make what surgeries name as trainable require gradients again; returns its names.
+
+    Raises:
+        PluginError: a pattern of ``trainable``, ``no_weight_decay`` or ``rank_local`` that matches no parameter.
+    """
+    names = list(parameters)
+    for one in done:
+        if one.surgery.neutral and not one.report.changed and not one.report.companions:
+            continue
+        for key in ("trainable", "no_weight_decay", "rank_local"):
+            lost = unmatched(names, getattr(one.surgery, key))
+            if lost:
+                raise PluginError(
+                    "SURGERY-PATTERN", f"surgery {one.surgery.name!r} of plugin {one.plugin!r}: {key} pattern {lost[0]!r} matches no parameter",
+                    mend="mend the pattern; names are those of the model without PEFT's prefixes, or companions.NAME.*",
+                )  # fmt: skip
+    patterns = [pattern for one in done for pattern in one.surgery.trainable]
+    woken = tuple(name for name in names if matches(name, patterns))
+    for name in woken:
+        parameters[name].requires_grad_(True)
+    return woken
+
+
+def chosen(done: Sequence[Done], key: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Names that the surgeries' patterns under ``key`` (``no_weight_decay``, ``rank_local``) match."""
+    patterns = [pattern for one in done for pattern in getattr(one.surgery, key)]
+    return tuple(name for name in names if matches(name, patterns))

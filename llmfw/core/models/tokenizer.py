@@ -1,0 +1,117 @@
+"""Tokenizers: the model's own, another folder's or repository's, or one token a byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmfw.core.errors import UsageError
+from llmfw.core.models.configs import base_model, check_code
+from llmfw.core.models.fetch import hub_folder, local_folder
+from llmfw.core.models.source import ModelSource, as_model, resolve_model
+from llmfw.core.models.templates import NAMED
+from llmfw.core.schema import ModelConfig, TokenizerConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
+
+
+def load_tokenizer(model: ModelConfig | ModelSource, tokenizer: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a run. A model made from scratch has the byte tokenizer for its own.
+
+    A tokenizer without a padding token pads with its end-of-text token (padding is masked everywhere).
+
+    Raises:
+        UsageError: no such tokenizer or template, or one that would run code.
+    """
+    source = model if isinstance(model, ModelSource) else resolve_model(model)
+    asked = tokenizer or TokenizerConfig()
+    found = _named(asked.name, source) if asked.name else _own(source)
+    if asked.template is not None:
+        found.chat_template = _template(asked.template)
+    if found.pad_token_id is None:
+        if found.eos_token is None:
+            raise UsageError(
+                "TOKENIZER", "the tokenizer has neither a padding nor an end-of-text token", mend="choose another with tokenizer.name",
+                key="tokenizer.name",
+            )  # fmt: skip
+        found.pad_token = found.eos_token
+    return found
+
+
+def check_vocabulary(tokenizer: Any, model_config: Any) -> None:
+    """Refuse a tokenizer whose ids the model's embedding doesn't reach.
+
+    Raises:
+        UsageError: the largest id isn't below the model's vocabulary size.
+    """
+    size = getattr(model_config.get_text_config(), "vocab_size", None)
+    largest = max(tokenizer.get_vocab().values())
+    if size is not None and largest >= size:
+        raise UsageError(
+            "VOCABULARY", f"the tokenizer's ids reach {largest}, the model has {size} (0 to {size - 1})",
+            mend="use the model's own tokenizer (tokenizer.name=null)", key="tokenizer.name",
+        )  # fmt: skip
+
+
+def _named(name: str, source: ModelSource) -> PreTrainedTokenizerBase:
+    if name == "byte":
+        return _bytes(source)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _load(path.absolute(), source.model)
+    named = resolve_model(name)
+    if named.kind == "hub":
+        return _load(hub_folder(name, None, weights=False, code=source.model.trust_remote_code), source.model)
+    return _own(named)
+
+
+def _own(source: ModelSource) -> PreTrainedTokenizerBase:
+    if source.kind == "scratch":
+        return _bytes(source)
+    if source.kind in ("adapter", "full") and not _has_tokenizer(source):
+        assert source.manifest is not None
+        return _own(resolve_model(as_model(source.manifest["model"])))
+    return _load(local_folder(source, weights=False), source.model)
+
+
+def _has_tokenizer(source: ModelSource) -> bool:
+    return source.folder is not None and any((source.folder / name).is_file() for name in _FILES)
+
+
+def _bytes(source: ModelSource) -> PreTrainedTokenizerBase:
+    from llmfw.core.models.byte_tokenizer import byte_tokenizer
+
+    return byte_tokenizer(int(source.model.config.get("max_position_embeddings", 8192)))
+
+
+def _load(folder: Path, settings: ModelConfig) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    check_code(folder, settings)
+    if not any((folder / name).is_file() for name in _FILES):
+        raise UsageError("TOKENIZER", "the folder holds no tokenizer", file=folder, mend="choose one with tokenizer.name", key="tokenizer.name")
+    try:
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
+        )
+    except Exception as error:  # tokenizers raises bare Exception, transformers many kinds
+        said = " ".join(str(error).split())[:300]
+        raise UsageError(
+            "TOKENIZER", f"the tokenizer can't be loaded: {type(error).__name__}: {said}", file=folder,
+            mend="restore its files, or choose another with tokenizer.name", key="tokenizer.name",
+        ) from error  # fmt: skip
+    return loaded
+
+
+def _template(name: str) -> str:
+    if name in NAMED:
+        return NAMED[name]
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    raise UsageError(
+        "TEMPLATE", f"no chat template named {name!r}", mend=f"name a file, or one of: {', '.join(NAMED)}", key="tokenizer.template"
+    )

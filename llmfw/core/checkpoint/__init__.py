@@ -1,0 +1,41 @@
+"""Durable checkpoints: written whole or not at all, verified before they are read, never a pickle.
+
+A checkpoint is a folder ``step-00000010/`` of safetensors and json with a ``manifest.json`` that holds a SHA-256 of every
+file. Reading manifests needs neither torch nor Lightning; the names that do are imported when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmfw.core.checkpoint.lock import Holder, holder, probe_writable, run_lock
+from llmfw.core.checkpoint.manifest import Manifest, checkpoints, newest_verified, read_manifest, step_folder, verify
+
+if TYPE_CHECKING:
+    from llmfw.core.checkpoint.callback import CheckpointCallback
+    from llmfw.core.checkpoint.io import SafeCheckpointIO
+
+__all__ = [
+    "CheckpointCallback",
+    "Holder",
+    "Manifest",
+    "SafeCheckpointIO",
+    "checkpoints",
+    "holder",
+    "newest_verified",
+    "probe_writable",
+    "read_manifest",
+    "run_lock",
+    "step_folder",
+    "verify",
+]
+
+_LAZY = {"CheckpointCallback": "callback", "SafeCheckpointIO": "io"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -1,0 +1,85 @@
+"""Folders that appear whole or not at all: staged beside the target, synced, renamed, and the parent synced.
+
+Hidden names in the parent: ``.staging-*`` is being written, ``.pruned-*`` is being deleted, ``.old-NAME`` gives way to a
+new NAME. ``sweep`` clears what a killed process left.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llmfw.core.failpoints import failpoint
+
+_STAGING, _PRUNED, _OLD = ".staging-", ".pruned-", ".old-"
+
+
+def sync(path: Path) -> None:
+    """Have the operating system write a file or folder through to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes ``target`` when the block ends well and vanishes when it doesn't.
+
+    Whatever bore the name before is replaced. A process killed at any instant leaves the old folder, the new one,
+    or (between two renames) the old one under a hidden name that ``sweep`` gives back.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{target.name}-", dir=target.parent))
+    try:
+        yield folder
+        failpoint("ckpt.before_fsync")
+        for file in sorted(folder.iterdir()):
+            sync(file)
+        folder.chmod(0o777 & ~_umask())
+        sync(folder)
+        failpoint("ckpt.before_rename")
+        old = target.with_name(_OLD + target.name)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+        folder.rename(target)
+        sync(target.parent)
+        failpoint("ckpt.after_rename")
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder so that a half-deleted one never bears its name."""
+    hidden = folder.with_name(_PRUNED + folder.name)
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def sweep(parent: Path) -> list[str]:
+    """Clear what killed processes left in ``parent``; gives the names. Call it only while the run's lock is held."""
+    swept = []
+    for path in sorted(parent.glob(".*-*")) if parent.is_dir() else ():
+        if path.name.startswith(_OLD) and not (final := path.with_name(path.name.removeprefix(_OLD))).exists():
+            path.rename(final)
+        elif path.name.startswith((_STAGING, _PRUNED, _OLD)):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            continue
+        swept.append(path.name)
+    return swept
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

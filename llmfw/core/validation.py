@@ -1,0 +1,169 @@
+"""The loss and its metrics over held-out batches, without Lightning: the same function for training, verbs and plugins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmfw.core.batch import Batch, LossOutput
+from llmfw.core.errors import DataError
+from llmfw.core.failpoints import failpoint
+from llmfw.core.records import Loss, NamedMetric, Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """What one pass over held-out batches found.
+
+    ``metrics``: ``loss`` (mean over the loss's units) and the loss's and plugins' own, without a stage's prefix.
+    ``details``: the loss's per-unit tensors of this process, laid end to end in the order of ``sample_ids``.
+    """
+
+    metrics: Mapping[str, float]
+    units: int
+    unit: str
+    sample_ids: tuple[str, ...] = ()
+    details: Mapping[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def units_of(loss: Loss, batch: Batch) -> int:
+    """How many of the loss's units a micro-batch holds."""
+    return {"tokens": batch.tokens, "sequences": batch.segments, "pairs": batch.segments // 2}[loss.unit]
+
+
+class Sums:
+    """(sum, count) by name, kept on the device in float64 and read in one go."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(self, output: LossOutput, units: int, auxiliary: Tensor | None) -> None:
+        """Add a micro-batch: its loss over its units, its metrics, and the model's auxiliary loss where there's one."""
+        device = output.total.device
+        self._add("loss", output.total, units, device)
+        if auxiliary is not None:
+            self._add("auxiliary_loss", auxiliary, 1, device)
+        for name, (total, count) in output.metrics.items():
+            self._add(name, total, count, device)
+
+    def _add(self, name: str, total: Tensor | float, count: Tensor | float, device: torch.device) -> None:
+        new = tuple(torch.as_tensor(value, dtype=torch.float64, device=device).detach() for value in (total, count))
+        old = self._sums.get(name)
+        self._sums[name] = (new[0], new[1]) if old is None else (old[0] + new[0], old[1] + new[1])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in a fixed order."""
+        return tuple(sorted(self._sums))
+
+    def flat(self, names: Sequence[str]) -> list[Tensor]:
+        """sum, count, sum, count ... of ``names``; zeros for one that no micro-batch gave."""
+        some = next(iter(self._sums.values()))[0]
+        nothing = (torch.zeros_like(some), torch.zeros_like(some))
+        return [value for name in names for value in self._sums.get(name, nothing)]
+
+
+def means(names: Sequence[str], flat: Sequence[float]) -> dict[str, float]:
+    """Mean by name; a name that nothing was counted for is left out."""
+    pairs = zip(names, flat[::2], flat[1::2], strict=True)
+    return {name: total / count for name, total, count in pairs if count}
+
+
+def auxiliary_of(policy: Policy) -> Tensor | None:
+    """The model's own loss of the last forward pass (load balancing and the like), where it has one."""
+    value: Tensor | None = getattr(policy, "auxiliary", None)
+    return value
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Modules in evaluation mode without gradients; afterwards every part is in the mode it was in."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def validate(
+    policy: Policy,
+    loss: Loss,
+    reference: Policy | None,
+    batches: Iterable[Batch],
+    metrics: Sequence[NamedMetric] = (),
+    *,
+    device: torch.device | str | None = None,
+    context: AbstractContextManager[Any] | None = None,
+) -> Validated:
+    """Mean loss and metrics of ``policy`` over ``batches`` (this process's share of them, where several run).
+
+    ``device``: where batches go; by default where the policy's first parameter is. ``context`` surrounds the forward
+    passes (autocast).
+
+    Raises:
+        DataError: NOTHING-TO-VALIDATE, where the batches hold no unit of the loss.
+    """
+    start = time.monotonic()
+    sums, details, ids, units = Sums(), _Details(), list[str](), 0
+    if device is None:
+        device = next((p.device for p in policy.module.parameters()), torch.device("cpu"))
+    own = [(metric, metric.factory().to(device)) for metric in metrics]
+    with evaluating(policy.module, *policy.companions.values()), context or nullcontext():
+        for batch in batches:
+            batch = batch.to(device)
+            output: LossOutput = loss.call(policy, batch, reference)
+            count = units_of(loss, batch)
+            sums.add(output, count, auxiliary_of(policy))
+            for metric, state in own:
+                metric.update(state, output, batch)
+            details.add(output)
+            ids += batch.sample_ids
+            units += count
+            failpoint("val.mid")
+        flat = torch.stack(sums.flat(sums.names)).tolist() if sums.names else []
+        shares = _gather((sums.names, flat, units))
+    total: dict[str, tuple[float, float]] = {}
+    for names, values, _ in shares:
+        for name, value, count in zip(names, values[::2], values[1::2], strict=True):
+            before = total.get(name, (0.0, 0.0))
+            total[name] = (before[0] + value, before[1] + count)
+    units = sum(share[2] for share in shares)
+    if not units:
+        raise DataError("NOTHING-TO-VALIDATE", "the held-out batches hold nothing that is trained", mend="check data.validation")
+    found = {name: value / count for name, (value, count) in total.items() if count}
+    found |= {metric.name: float(state.compute()) for metric, state in own}
+    return Validated(
+        metrics=found, units=units, unit=loss.unit, sample_ids=tuple(ids), details=details.joined(), seconds=time.monotonic() - start
+    )
+
+
+class _Details:
+    def __init__(self) -> None:
+        self._parts: list[Mapping[str, Tensor]] = []
+
+    def add(self, output: LossOutput) -> None:
+        self._parts.append({name: value.detach().cpu() for name, value in output.details.items()})
+
+    def joined(self) -> dict[str, Tensor]:
+        common = set.intersection(*(set(part) for part in self._parts)) if self._parts else set()
+        return {name: torch.cat([part[name].reshape(-1) for part in self._parts]) for name in sorted(common)}
+
+
+def _gather(share: tuple[tuple[str, ...], list[float], int]) -> list[tuple[tuple[str, ...], list[float], int]]:
+    """Every process's share, in the order of ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [share]
+    shares: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(shares, share)
+    return shares

@@ -4,15 +4,15 @@ Shapes: N trained tokens laid end to end, S segments (completions), P = S / 2 pa
 are ordered [all chosen; all rejected], so pair p owns segments p and P + p. Log-probs in nats.
 
 A method is an ``Objective``, made of small functions: ``weights(position, length, partner_length) -> [N]``
-says how much each token counts (position is 1-based within its completion, the lengths are those of the token's
-own completion and of the other side), and ``link(difference, gap) -> [P]`` turns each pair's difference of
+says how much each token counts (position is 1-based within its completion, the lengths are those of its own
+completion and of the other side), and ``link(difference, gap) -> [P]`` turns each pair's difference of
 scores into a loss. Padded, packed and shared-prompt batches call the same functions.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -132,6 +132,13 @@ def check_setting(
         )
 
 
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Raise UsageError unless ``value`` is among ``choices``."""
+    if value not in choices:
+        mend = f"set it to one of {', '.join(choices)}"
+        raise UsageError("LOSS-SETTING", f"{key} is {value!r}", mend=mend, key=key)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """One preference loss.
@@ -223,12 +230,27 @@ def scores(
     return sums / length.clamp(min=1) if objective.per_token else sums
 
 
+def pair_losses(
+    objective: Objective,
+    logps: Tensor,
+    reference: Tensor | None,
+    *,
+    segment: Tensor,
+    position: Tensor,
+    length: Tensor,
+) -> Tensor:
+    """[P] losses from [N] log-probs of policy and reference (None where the objective uses none)."""
+    found = scores(objective, logps, reference, segment=segment, position=position, length=length)
+    return objective.link(margins(found), margins(length))
+
+
 def preference_loss(objective: Objective) -> Callable[[Policy, Batch, Policy | None], LossOutput]:
     """The ``call`` of a ``Loss`` record over ``preference`` batches, with unit ``pairs``.
 
     Logged, as sums and counts: ``rewards/*`` and ``logps/*`` with every token counted alike, comparable
     between all settings; where the loss weighs tokens also ``rewards_weighted/*`` and ``logps_weighted/*``,
-    what it really sees; ``length/chosen``, ``length/rejected`` (tokens), ``length/equal`` (share of pairs).
+    what it really sees; ``rewards/accuracies/chosen_longer``, ``/rejected_longer`` and ``/equal_length``,
+    over the pairs of that kind; ``length/chosen``, ``length/rejected`` (tokens), ``length/equal`` (share).
     Details, [P]: ``margin`` (of the rewards), ``weighted_margin`` (what the link sees, times beta) and
     ``length_gap`` (chosen minus rejected, tokens).
     """
@@ -250,6 +272,13 @@ def preference_loss(objective: Objective) -> Callable[[Policy, Batch, Policy | N
             metrics |= _sums("logps", segment_sums(logps.detach(), batch.segment, batch.segments))
             metrics |= _sums("length", batch.length)
             metrics["length/equal"] = ((gap == 0).sum(), gap.shape[0])
+            won = margins(plain) > 0
+            for name, kind in (
+                ("chosen_longer", gap > 0),
+                ("rejected_longer", gap < 0),
+                ("equal_length", gap == 0),
+            ):
+                metrics[f"rewards/accuracies/{name}"] = ((won & kind).sum(), kind.sum())
             if not objective.plain:
                 metrics |= _rewards("rewards_weighted", objective.beta * seen)
                 weighted = scores(objective, logps.detach(), None, **where)

@@ -4,7 +4,7 @@ Engine: ``generate``, its settings ``Sampling`` (``from_config``), ``end_of_turn
 Prompts: ``prompt_of`` a row, ``encode_prompt``, ``render``.
 Caches: ``FULL_CACHE``, ``attention_of`` (switches a cache's attention function on), ``prefill``.
 Drawing: ``distribution``, ``pick``, ``uniforms``. Ends: ``finish``, ``TextStream``.
-Policies: ``GeneratingPolicy``, ``ScriptedPolicy``. Reports: ``generated_length``.
+Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy``. Reports: ``generated_length``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmfw.core.generation.caches import FULL_CACHE, attention_of, prefill
     from llmfw.core.generation.choose import distribution, pick, uniforms
     from llmfw.core.generation.engine import generate
-    from llmfw.core.generation.policies import GeneratingPolicy, ScriptedPolicy, Usage
+    from llmfw.core.generation.policies import GeneratingPolicy, ScriptedPolicy, Usage, attach
     from llmfw.core.generation.prompts import encode_prompt, prompt_of, render
     from llmfw.core.generation.reports import generated_length
     from llmfw.core.generation.sampling import Sampling, end_of_turn_ids, from_config, request_seed
@@ -26,7 +26,7 @@ _HOME = {
     "caches": ("FULL_CACHE", "attention_of", "prefill"),
     "choose": ("distribution", "pick", "uniforms"),
     "engine": ("generate",),
-    "policies": ("GeneratingPolicy", "ScriptedPolicy", "Usage"),
+    "policies": ("GeneratingPolicy", "ScriptedPolicy", "Usage", "attach"),
     "prompts": ("encode_prompt", "prompt_of", "render"),
     "reports": ("generated_length",),
     "sampling": ("Sampling", "end_of_turn_ids", "from_config", "request_seed"),
@@ -41,6 +41,7 @@ __all__ = [
     "ScriptedPolicy",
     "TextStream",
     "Usage",
+    "attach",
     "attention_of",
     "distribution",
     "encode_prompt",

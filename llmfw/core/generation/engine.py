@@ -221,7 +221,7 @@ class _Rows:
         batch_keys: Sequence[str],
     ) -> None:
         self.module, self.names, self.tokenizer, self.sampling = module, names, tokenizer, sampling
-        self.requests, self.chunk = requests, factory.prefill_chunk
+        self.requests, self.factory = requests, factory
         self.past = factory.build(config)
         device = next(module.parameters()).device
         lengths = [len(request.ids) for request in requests]
@@ -256,8 +256,10 @@ class _Rows:
         """Answers of the batch, in the order of its requests."""
         mask = None if self.mask is None else self.mask[:, : self.width]
         logits = prefill(
-            self.module, self.past, self.input_ids, chunk=self.chunk, mask=mask, extra=self.extra
+            self.module, self.past, self.input_ids, chunk=self.factory.prefill_chunk, mask=mask, extra=self.extra
         )
+        if self.factory.after_prefill is not None:
+            self.factory.after_prefill(self.past)
         step = 0
         while True:
             chosen, sound = self._choose(logits.float(), step)

@@ -126,6 +126,23 @@ class GeneratingPolicy:
         return torch.stack(rows) if rows else torch.empty(0, 0)
 
 
+def attach(
+    policy: Any,
+    tokenizer: Any,
+    sampling: Sampling,
+    *,
+    cache: CacheFactory | None = None,
+    decoder: Decoder | None = None,
+    batch_size: int = 8,
+) -> GeneratingPolicy:
+    """Gives a ``LocalPolicy`` its ``generate``; returned is that policy with ``embed`` and token counts."""
+    generating = GeneratingPolicy(
+        policy, tokenizer, sampling, cache=cache, decoder=decoder, batch_size=batch_size
+    )
+    policy.generator = lambda _, prompts, **settings: generating.generate(prompts, **settings)
+    return generating
+
+
 def _plain_batch(ids: Sequence[int], device: torch.device) -> Batch:
     none = torch.empty(0, dtype=torch.long, device=device)
     row = torch.tensor([list(ids)], dtype=torch.long, device=device)
@@ -139,6 +156,7 @@ def _plain_batch(ids: Sequence[int], device: torch.device) -> Batch:
         segment=none,
         position=none,
         length=torch.zeros(1, dtype=torch.long, device=device),
+        extra={"prompt_length": torch.tensor([row.shape[1]], device=device)},
         sample_ids=("embed",),
     )
 

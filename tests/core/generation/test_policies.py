@@ -8,35 +8,26 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llmfw.core.batch import Batch
 from llmfw.core.errors import PluginError, UsageError
-from llmfw.core.generation import GeneratingPolicy, Sampling, ScriptedPolicy, generate, generated_length
+from llmfw.core.generation import (
+    GeneratingPolicy,
+    Sampling,
+    ScriptedPolicy,
+    attach,
+    generate,
+    generated_length,
+)
+from llmfw.core.models.policy import LocalPolicy
 from llmfw.core.records import Completion, Decoder
-
-
-class Local:
-    """What the engine needs of a LocalPolicy, over a real tiny model."""
-
-    batch_keys = ()
-    companions = {"side": torch.nn.Linear(1, 1)}
-
-    def __init__(self, module):
-        self.module = module
-
-    def logps(self, batch: Batch) -> torch.Tensor:
-        return torch.zeros(batch.tokens)
-
-    def hidden_states(self, batch: Batch, layer: int) -> torch.Tensor:
-        output = self.module.model(
-            batch.input_ids, position_ids=batch.position_ids, output_hidden_states=True
-        )
-        return output.last_hidden_state if layer == -1 else output.hidden_states[layer]
 
 
 @pytest.fixture
 def policy(model, tokenizer) -> GeneratingPolicy:
     return GeneratingPolicy(
-        Local(model), tokenizer, Sampling(max_new_tokens=6, stop_ids=(259,)), batch_size=2
+        LocalPolicy(model, {"side": torch.nn.Linear(1, 1)}),
+        tokenizer,
+        Sampling(max_new_tokens=6, stop_ids=(259,)),
+        batch_size=2,
     )
 
 
@@ -52,7 +43,7 @@ def test_a_policy_answers_with_its_own_settings_and_those_of_the_call(policy, mo
 
 def test_a_policy_hands_on_what_the_local_one_has(policy):
     assert policy.module is policy._policy.module
-    assert policy.companions is Local.companions
+    assert list(policy.companions) == ["side"]
     assert policy.batch_keys == ()
     with pytest.raises(AttributeError):
         policy.nothing_of_the_kind  # noqa: B018
@@ -64,6 +55,15 @@ def test_a_policy_counts_the_tokens_that_it_reads_and_writes(policy):
     assert policy.usage.calls == 1
     assert policy.usage.prompt_tokens == sum(answer.prompt_tokens for answer in answers)
     assert policy.usage.generated_tokens == sum(len(answer.ids) for answer in answers) > 0
+
+
+def test_attaching_gives_the_local_policy_its_generate(model, tokenizer):
+    local = LocalPolicy(model)
+    with pytest.raises(NotImplementedError):
+        local.generate(["Hi"])
+    generating = attach(local, tokenizer, Sampling(max_new_tokens=4))
+    assert local.generate(["Hi"], max_new_tokens=5) == generating.generate(["Hi"], max_new_tokens=5)
+    assert generating.usage.calls == 2
 
 
 def test_a_decoder_receives_the_policy_itself(policy):

@@ -10,35 +10,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmfw.core.tracking.folder import (
+    from llmfw.core.tracking.folder import RunFolder, open_run
+    from llmfw.core.tracking.journal import Journal
+    from llmfw.core.tracking.logger import JournalLogger
+    from llmfw.core.tracking.reader import Event, JournalView, read_journal
+    from llmfw.core.tracking.record import (
         RUNS,
-        RunFolder,
         RunRecord,
         Status,
         find_resumable,
         find_run,
         list_runs,
-        open_run,
         read_record,
         reap,
         update_record,
     )
-    from llmfw.core.tracking.journal import Journal
-    from llmfw.core.tracking.logger import JournalLogger
-    from llmfw.core.tracking.reader import Event, JournalView, read_journal
     from llmfw.core.tracking.redaction import redact, redact_text
     from llmfw.core.tracking.remote import resolve_uri
     from llmfw.core.tracking.surroundings import environment
     from llmfw.core.tracking.sync import MlflowSync, run_folder, sync_run, unsent
 
 _HOME = {
-    "folder": (
-        "RUNS", "RunFolder", "RunRecord", "Status", "find_resumable", "find_run", "list_runs", "open_run",
-        "read_record", "reap", "update_record",
-    ),
+    "folder": ("RunFolder", "open_run"),
     "journal": ("Journal",),
     "logger": ("JournalLogger",),
     "reader": ("Event", "JournalView", "read_journal"),
+    "record": (
+        "RUNS", "RunRecord", "Status", "find_resumable", "find_run", "list_runs", "read_record", "reap",
+        "update_record",
+    ),
     "redaction": ("redact", "redact_text"),
     "remote": ("resolve_uri",),
     "surroundings": ("environment",),

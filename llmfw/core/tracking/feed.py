@@ -8,6 +8,7 @@ journal has the one that counts and ``superseded`` says how many differ.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,5 +159,9 @@ class Feed:
 
 
 def fit_name(name: str) -> str:
-    """The name with characters that MLflow refuses replaced, at most 250 long."""
-    return _UNFIT.sub("_", name)[:250]
+    """The name as MLflow takes it: a path without dots or doubled slashes, of plain characters, at most 250
+    long.
+    """
+    plain = _UNFIT.sub("_", name)[:250] or "_"
+    is_path = posixpath.normpath(plain) == plain and not plain.startswith(("/", ".."))
+    return plain if is_path and plain != "." else plain.replace("/", "_").replace(".", "_")

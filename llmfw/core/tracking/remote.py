@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -34,10 +36,12 @@ def resolve_uri(uri: str | None, runs: Path) -> str:
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(runs / 'mlflow.db').absolute()}"
 
 
-def prepare() -> None:
-    """Set MLflow's switches, unless the user has; must come before it's imported."""
+def prepare(*, patient: bool = False) -> None:
+    """Set MLflow's switches, unless the user has; must come before it's imported. ``patient``: nobody trains
+    beside it.
+    """
     for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+        os.environ.setdefault(name, "30" if patient and name.endswith("REQUEST_TIMEOUT") else value)
 
 
 class Gone(Exception):
@@ -58,6 +62,7 @@ class Remote:
         ):
             # failures come back as exceptions and are told in one line; these print tracebacks beside that
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        _probe(uri)
         self._client = MlflowClient(tracking_uri=uri)
         self.experiment = self._experiment(uri, experiment)
 
@@ -149,8 +154,23 @@ class Remote:
         return None if value is None else str(value)
 
 
+def _sqlite(uri: str) -> Path | None:
+    return Path(unquote(uri.removeprefix("sqlite:///"))).absolute() if uri.startswith("sqlite:///") else None
+
+
+def _probe(uri: str) -> None:
+    """Fail at once where a sqlite file can't be written now; MLflow itself tries again for the best part of
+    an hour.
+    """
+    path = _sqlite(uri)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=2.0, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+
+
 def _artifacts_beside(uri: str) -> str | None:
     """Artefacts of a sqlite store lie beside it, not in the present folder; a server decides for itself."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(unquote(uri.removeprefix("sqlite:///"))).absolute().parent / "mlartifacts").as_uri()
+    path = _sqlite(uri)
+    return None if path is None else (path.parent / "mlartifacts").as_uri()

@@ -46,7 +46,7 @@ class Batch:
     reference_logps: Tensor | None = None
     """[N] float32 log-probs of the reference model, where a cache holds them."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further tensors by name (rewards, prompt_length, ...); surgeries name those that the model is to receive."""
+    """Further tensors by name (rewards, prompt_length, ...): [samples] or [S]; surgeries name those that the model receives."""
 
     @property
     def tokens(self) -> int:

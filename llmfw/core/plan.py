@@ -174,16 +174,27 @@ def _check_order(plan: Plan, manager: PluginManager) -> None:
 
 
 def _check_refusals(plan: Plan, manager: PluginManager, run: Run) -> None:
-    met = {"packing": run.config.data.packing}
-    for hook in ("llmfw_surgeries", "llmfw_kv_cache"):
+    cache = plan.answers.get("llmfw_kv_cache", ())
+    plugged = next((answer for answer in cache if answer.plugin != DEFAULTS), None)
+    met: dict[str, tuple[bool, str, str]] = {
+        "packing": (run.config.data.packing, "data.packing", "set data.packing=false"),
+        "custom_cache": (plugged is not None, "plugins", f"switch off the cache of {plugged.plugin}" if plugged else ""),
+        "chunked_prefill": (
+            any(answer.value.prefill_chunk is not None for answer in cache),
+            "plugins",
+            "switch off the cache that reads prompts in chunks",
+        ),
+    }
+    for hook in ("llmfw_surgeries", "llmfw_kv_cache", "llmfw_decoder"):
         for answer in plan.answers.get(hook, ()):
             for refusal in answer.value.refuses:
-                if met.get(refusal):
+                applies, key, mend = met.get(refusal, (False, "", ""))
+                if applies:
                     raise ConflictError(
                         "REFUSED",
                         f"{manager.title(answer.plugin)} can't be right with {refusal}",
-                        mend=f"set data.{refusal}=false, or leave the plugin out",
-                        key=f"data.{refusal}",
+                        mend=f"{mend}, or leave the plugin out",
+                        key=key,
                     )
 
 

@@ -21,7 +21,11 @@ Row = dict[str, Any]
 
 Stage = Literal["rows", "tokens", "units", "order"]
 When = Literal["start", "validation", "end"]
-Refusal = Literal["packing", "shared_prompt", "right_padding", "static_cache", "quantised", "compile"]
+Refusal = Literal[
+    "packing", "shared_prompt", "right_padding", "static_cache", "quantised", "compile", "custom_cache", "chunked_prefill"
+]
+"""What can't be right together with a record; ``custom_cache``: any plugin's key-value cache, ``chunked_prefill``: a prompt
+that is read in several forward passes."""
 
 
 class Policy(Protocol):
@@ -36,6 +40,10 @@ class Policy(Protocol):
     def companions(self) -> Mapping[str, Any]:
         """Modules that surgeries put beside the model, by name."""
 
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer: samplers and evaluations get it from here."""
+
     def logps(self, batch: Batch) -> torch.Tensor:
         """[N] float32 log-probs of the trained tokens, with gradient where the model is trained."""
 
@@ -44,6 +52,9 @@ class Policy(Protocol):
 
     def generate(self, prompts: Sequence[Any], **sampling: Any) -> list[Completion]:
         """One completion per prompt (string or message list); ``sampling`` overrides the run's ``generation`` settings."""
+
+    def embed(self, texts: Sequence[str]) -> torch.Tensor:
+        """[len(texts), D] float32, one vector a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +93,7 @@ class DatasetTransform:
     stage ``rows``: ``apply(list of Row) -> list of Row``; ``tokens`` and ``units`` (after packing):
     ``apply(list of Example) -> list of Example``; ``order``: ``apply(list of Example, epoch) -> indices``, each exactly once,
     which replaces shuffling (at most one in a run). Order of application is the order in which the user lists plugins.
+    Instead of a list ``apply`` may return ``Transformed``, to tell what it did. It may ask for services and auxiliary models.
     """
 
     name: str
@@ -91,8 +103,20 @@ class DatasetTransform:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transformed:
+    """What a transform made, and what it has to tell: cuts, weights, manifests. Both are kept with the prepared data."""
+
+    items: Sequence[Any]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Round:
-    """What a sampler gives to be trained on: ``start`` says from which weights, ``keep_as`` names the result for later rounds."""
+    """What a sampler gives to be trained on: ``start`` says from which weights, ``keep_as`` names the result for later rounds.
+
+    Only weights are taken over: the optimizer and its schedule begin anew in every round.
+    """
 
     records: Sequence[Row]
     start: Literal["base", "last"] = "base"
@@ -104,7 +128,9 @@ class Round:
 class RolloutSampler:
     """Makes training data from the present policy, round by round.
 
-    ``next(index, rows, policy, services, ledger) -> Round | None``; None ends the run. ``rows`` are the datamodule's.
+    ``next(index, rows, policy, services, ledger) -> Round | None``; None ends the run. ``rows`` are the datamodule's,
+    ``policy`` is the result of the last round (of the base model before the first), ``services(PROTOCOL, name=None)`` finds a
+    service, ``ledger.count(purpose, ...)`` notes what was generated.
     """
 
     name: str
@@ -126,7 +152,9 @@ class Surgery:
     ``apply(target, generator) -> Report``; target is the model's config in phase ``before_load``, the model afterwards.
     New parameters are drawn from ``generator`` alone. ``trainable``, ``no_weight_decay`` and ``rank_local`` are shell patterns
     (fnmatch) over parameter names of the model, or ``companions.NAME.*``. ``neutral`` says that the present settings make the
-    surgery change nothing on purpose; otherwise an empty report is an error.
+    surgery change nothing on purpose; otherwise an empty report is an error. Another forward is given by swapping ``__class__``
+    after load (``before_load`` sets what the config can say; it can't replace the class). ``batch_keys`` reach the base model's
+    forward in training and the first forward pass of generation.
     """
 
     name: str
@@ -177,7 +205,10 @@ class EvaluationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A measurement of the policy: ``run(policy, services) -> EvaluationResult``, at each moment that ``when`` lists."""
+    """A measurement of the policy: ``run(policy, services) -> EvaluationResult``, at each moment that ``when`` lists.
+
+    ``services(PROTOCOL, name=None)`` finds a service.
+    """
 
     name: str
     run: Callable[[Any, Any], EvaluationResult]
@@ -200,13 +231,16 @@ class CacheFactory:
     ``build(model_config) -> transformers.Cache``; ``attention`` is (name, function), registered and set for the length of a
     call and undone after it; ``prefill_chunk`` is the number of prompt tokens per prefill call (None: all at once).
     ``batched`` says that several prompts of equal length may share one cache (each row as if it were alone, and rows can be
-    dropped by ``batch_select_indices``); otherwise each prompt gets its own.
+    dropped by ``batch_select_indices``); otherwise each prompt gets its own. ``after_prefill(cache)`` is called once a prompt has
+    been read in full, before the first new token: the moment to evict. An attention function finds its cache in what the
+    cache's ``update`` noted just before: the two calls are adjacent in one thread.
     """
 
     name: str
     build: Callable[[Any], Any]
     attention: tuple[str, Callable[..., Any]] | None = None
     prefill_chunk: int | None = None
+    after_prefill: Callable[[Any], None] | None = None
     batched: bool = False
     refuses: tuple[Refusal, ...] = ()
 
@@ -216,8 +250,10 @@ class Decoder:
     """A way to generate: ``generate(policy, input_ids, sampling, cache) -> token ids``.
 
     input_ids is one prompt, [1, T] int64; ``sampling`` a ``llmfw.core.generation.Sampling``; ``cache`` builds a fresh
-    transformers Cache. Returned are the new token ids, end-of-turn token included.
+    transformers Cache. Returned are the new token ids, end-of-turn token included. One that rewrites the cache (a token tree)
+    refuses ``custom_cache``.
     """
 
     name: str
     generate: Callable[..., Sequence[int]]
+    refuses: tuple[Refusal, ...] = ()

@@ -38,10 +38,12 @@ def cache_dir(kind: str) -> Path:
 
 
 def locked_build(target: Path, build: Callable[[Path], None]) -> Path:
-    """The folder ``target``, built first if it isn't there; of several processes one builds and the others wait.
+    """The folder ``target``, built first if it isn't there; of several processes one builds and the others
+    wait.
 
-    ``build(folder)`` fills a fresh empty folder beside the target. It's flushed to the disk and renamed, so ``target`` either
-    is whole or doesn't exist, also after a power loss; if ``build`` raises, nothing stays behind.
+    ``build(folder)`` fills a fresh empty folder beside the target. It's flushed to the disk and renamed, so
+    ``target`` either is whole or doesn't exist, also after a power loss; if ``build`` raises, nothing stays
+    behind.
 
     Raises:
         UsageError: the place can't be written.

@@ -1,0 +1,78 @@
+"""The door to data: forms of rows, exact masks, batches, and the loader of optimizer steps.
+
+Plugins import from here only. Names are loaded on first use; those that need torch load it then.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmfw.core.data.batches import collate as collate
+    from llmfw.core.data.batches import shadow as shadow
+    from llmfw.core.data.encode import Encoder as Encoder
+    from llmfw.core.data.encode import bytes_per_token as bytes_per_token
+    from llmfw.core.data.encode import encode_prompt as encode_prompt
+    from llmfw.core.data.encode import length_limit as length_limit
+    from llmfw.core.data.encode import pad_id_of as pad_id_of
+    from llmfw.core.data.encode import trained_text as trained_text
+    from llmfw.core.data.examples import Example as Example
+    from llmfw.core.data.examples import TokenSequence as TokenSequence
+    from llmfw.core.data.examples import pack as pack
+    from llmfw.core.data.formats import PLACE as PLACE
+    from llmfw.core.data.formats import RowError as RowError
+    from llmfw.core.data.formats import answer_of as answer_of
+    from llmfw.core.data.formats import canonical as canonical
+    from llmfw.core.data.formats import content_hash as content_hash
+    from llmfw.core.data.formats import form_of as form_of
+    from llmfw.core.data.formats import prompt_of as prompt_of
+    from llmfw.core.data.loader import StepLoader as StepLoader
+    from llmfw.core.data.loader import collate_with as collate_with
+    from llmfw.core.data.loader import seeded as seeded
+    from llmfw.core.data.loader import validation_batches as validation_batches
+    from llmfw.core.data.module import ConfiguredData as ConfiguredData
+    from llmfw.core.data.module import DataModule as DataModule
+    from llmfw.core.data.module import RowsData as RowsData
+    from llmfw.core.data.module import peek_kind as peek_kind
+    from llmfw.core.data.order import stable_hash as stable_hash
+    from llmfw.core.data.pipeline import Prepared as Prepared
+    from llmfw.core.data.pipeline import prepare as prepare
+    from llmfw.core.data.reader import BadRows as BadRows
+    from llmfw.core.data.reader import ReadCounts as ReadCounts
+    from llmfw.core.data.reader import read_rows as read_rows
+    from llmfw.core.data.report import DataReport as DataReport
+    from llmfw.core.data.report import SplitReport as SplitReport
+    from llmfw.core.data.report import describe as describe
+    from llmfw.core.data.split import split_rows as split_rows
+    from llmfw.core.data.text import Response as Response
+    from llmfw.core.data.text import TextTokenizer as TextTokenizer
+
+_HOME = {
+    "batches": ("collate", "shadow"),
+    "encode": ("Encoder", "bytes_per_token", "encode_prompt", "length_limit", "pad_id_of", "trained_text"),
+    "examples": ("Example", "TokenSequence", "pack"),
+    "formats": ("PLACE", "RowError", "answer_of", "canonical", "content_hash", "form_of", "prompt_of"),
+    "loader": ("StepLoader", "collate_with", "seeded", "validation_batches"),
+    "module": ("ConfiguredData", "DataModule", "RowsData", "peek_kind"),
+    "order": ("stable_hash",),
+    "pipeline": ("Prepared", "prepare"),
+    "reader": ("BadRows", "ReadCounts", "read_rows"),
+    "report": ("DataReport", "SplitReport", "describe"),
+    "split": ("split_rows",),
+    "text": ("Response", "TextTokenizer"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_MODULE_OF)

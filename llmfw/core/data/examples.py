@@ -1,0 +1,115 @@
+"""What a row becomes: token sequences with a mask of the trained tokens. Torch-free, so that workers and
+caches stay light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Number = int | float
+ExampleKind = Literal["text", "preference", "scored"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """Token ids, and for each whether it's trained. The first token is never trained: nothing predicts it."""
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        if not self.ids or len(self.ids) != len(self.trained):
+            raise ValueError(
+                f"{len(self.ids)} ids and {len(self.trained)} flags; need as many, and at least one"
+            )
+        if self.trained[0]:
+            raise ValueError("the first token of a sequence can't be trained: no position precedes it")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def trained_ids(self) -> tuple[int, ...]:
+        """The trained tokens, in order."""
+        return tuple(token for token, flag in zip(self.ids, self.trained, strict=True) if flag)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sample, tokenised.
+
+    ``sequences``: a preference has two, chosen and rejected; a text or scored sample has one; a packed unit
+    has one per member, and ``members`` holds their ids. ``extra`` maps a name to one number, or to a tuple
+    with one number per sequence (``prompt_length``: tokens before the first trained one).
+    """
+
+    id: str
+    kind: ExampleKind
+    sequences: tuple[TokenSequence, ...]
+    extra: Mapping[str, Number | tuple[Number, ...]] = field(default_factory=dict)
+    members: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wanted = 2 if self.kind == "preference" else len(self.members) or 1
+        if len(self.sequences) != wanted:
+            raise ValueError(
+                f"example {self.id}: {len(self.sequences)} sequences; a {self.kind} sample has {wanted}"
+            )
+
+    @property
+    def packed(self) -> bool:
+        """Whether several samples share one row."""
+        return bool(self.members)
+
+    @property
+    def sample_ids(self) -> tuple[str, ...]:
+        """The ids of the samples inside."""
+        return self.members or (self.id,)
+
+    @property
+    def length(self) -> int:
+        """Positions of the longest row that this example needs, tokens."""
+        lengths = [len(sequence) for sequence in self.sequences]
+        return sum(lengths) if self.packed else max(lengths)
+
+    @property
+    def trained_lengths(self) -> tuple[int, ...]:
+        """Trained tokens of each sequence."""
+        return tuple(sum(sequence.trained) for sequence in self.sequences)
+
+
+def pack(examples: Sequence[Example], max_length: int) -> list[Example]:
+    """Join samples of one sequence into units of at most ``max_length`` tokens, first fit in the given order.
+
+    Members keep their own positions and don't see each other (``collate`` gives a block-diagonal mask). An
+    example longer than ``max_length`` makes a unit of its own.
+    """
+    bins: list[tuple[int, list[Example]]] = []
+    open_bins: list[int] = []
+    for example in examples:
+        if len(example.sequences) != 1:
+            raise ValueError(f"example {example.id}: a {example.kind} sample can't be packed")
+        size = example.length
+        at = next((index for index in open_bins if bins[index][0] + size <= max_length), None)
+        if at is None:
+            bins.append((size, [example]))
+            open_bins = [*open_bins[-63:], len(bins) - 1]  # look back over 64 open units only: linear time
+        else:
+            bins[at] = (bins[at][0] + size, [*bins[at][1], example])
+    return [_unit(list(members)) for _, members in bins]
+
+
+def _unit(members: list[Example]) -> Example:
+    names = {name for member in members for name in member.extra}
+    extra: dict[str, Number | tuple[Number, ...]] = {}
+    for name in sorted(names):
+        values: list[Number] = []
+        for member in members:
+            value = member.extra.get(name, 0)
+            values.append(value[0] if isinstance(value, tuple) else value)
+        extra[name] = tuple(values)
+    ids = tuple(member.id for member in members)
+    sequences = tuple(member.sequences[0] for member in members)
+    return Example(id="+".join(ids), kind=members[0].kind, sequences=sequences, extra=extra, members=ids)

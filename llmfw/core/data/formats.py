@@ -1,0 +1,407 @@
+"""The forms of a row, told apart by their keys, and what each demands.
+
+preference
+    ``prompt``, ``chosen``, ``rejected``: strings or message lists. Without ``prompt`` it's the leading
+    messages that chosen and rejected share.
+completion
+    ``prompt`` and ``completion``: strings or message lists. ``spans`` train these characters of a string.
+messages
+    ``messages``; each may carry ``loss`` (default: true for the assistant) and ``spans`` ([start, end)
+    characters of its content: only these are trained).
+text
+    ``text``, optionally ``spans``.
+problems
+    ``prompt``, ``answer``, optionally ``solution`` (a string or steps), ``level``, ``tests``, ``meta``;
+    trained as prompt, then solution and answer.
+
+Any row may have an ``id`` (else it's a hash of the content) and further keys, which transforms and the split
+may use. A ``reward`` (a finite number) makes completions, messages and texts ``scored`` samples; ``extra``
+maps names to numbers for the batch. A message is an object with ``role`` (system, user,
+assistant or tool) and ``content``, a string.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args
+
+from llmfw.core.records import Row
+
+Form = Literal["preference", "completion", "messages", "text", "problems"]
+Prompt = str | list[dict[str, Any]]
+FORMS: Final[tuple[Form, ...]] = get_args(Form)
+ROLES: Final = ("system", "user", "assistant", "tool")
+PLACE: Final = "_at"
+"""Reserved key: where a row stands, ``FILE:LINE``; it's neither trained on nor hashed."""
+
+_MARKS: Final[dict[Form, frozenset[str]]] = {
+    "preference": frozenset({"chosen", "rejected"}),
+    "completion": frozenset({"completion"}),
+    "messages": frozenset({"messages"}),
+    "text": frozenset({"text"}),
+    "problems": frozenset({"answer"}),
+}
+_KNOWN: Final = ("prompt", "chosen", "rejected", "completion", "messages", "text", "answer", "solution")
+
+
+class RowError(Exception):
+    """What is wrong with a row, at which key; the reader adds file and line."""
+
+    def __init__(self, what: str, *, mend: str, key: str | None = None) -> None:
+        super().__init__(what)
+        self.what, self.mend, self.key = what, mend, key
+
+
+def form_of(row: Mapping[str, Any], kind: str | None = None) -> Form:
+    """The row's form, read off its keys unless ``kind`` names it."""
+    if kind is not None:
+        return next(form for form in FORMS if form == kind)
+    found = [form for form in FORMS if _MARKS[form] & row.keys()]
+    if len(found) > 1 and "problems" in found:
+        found.remove("problems")  # `answer` is a common extra column; the other forms' marks are not
+    if len(found) == 1:
+        return found[0]
+    if found:
+        keys = sorted(key for form in found for key in _MARKS[form] & row.keys())
+        raise RowError(
+            f"the keys {', '.join(keys)} belong to different forms",
+            mend=f"keep one form, or set data.kind to one of {', '.join(found)}",
+        )
+    near = [
+        f"{key} (did you mean {match[0]}?)"
+        for key in row
+        if (match := difflib.get_close_matches(key, _KNOWN, 1))
+    ]
+    keys = near or [key for key in list(row)[:8] if key != PLACE]
+    raise RowError(
+        f"unknown form: the keys are {', '.join(map(str, keys)) or 'none'}",
+        mend="use prompt+completion, prompt+chosen+rejected, messages, text, or prompt+answer",
+    )
+
+
+def canonical(row: Mapping[str, Any], kind: str | None = None) -> tuple[Form, Row]:
+    """The row's form and a checked copy that has an ``id`` and, unless it's ``messages`` or ``text``, a
+    ``prompt``.
+
+    Raises:
+        RowError: the row can't be used.
+    """
+    form = form_of(row, kind)
+    row = dict(row)
+    row = {
+        "preference": _preference,
+        "completion": _completion,
+        "messages": _messages,
+        "text": _text,
+        "problems": _problems,
+    }[form](row)
+    if "reward" in row:
+        if form in ("preference", "problems"):
+            raise RowError(f"a {form} row has no reward", key="reward", mend="remove the key")
+        row["reward"] = _number(row["reward"], "reward")
+    extra = row.get("extra", {})
+    if not isinstance(extra, dict):
+        raise _wrong("extra", "an object of numbers", extra)
+    for name, value in extra.items():
+        _number(value, f"extra.{name}")
+    row["id"] = _id(row)
+    return form, row
+
+
+def content_hash(row: Mapping[str, Any]) -> str:
+    """16 hex digits over everything that the row says, except its place and its id."""
+    said = {key: value for key, value in row.items() if key not in (PLACE, "id")}
+    text = json.dumps(said, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def prompt_of(row: Mapping[str, Any]) -> Prompt:
+    """What a model is asked in this row: a string or a message list; of ``messages``, all before the last
+    trained message.
+
+    An empty string for a text row.
+    """
+    if "prompt" in row:
+        prompt: Prompt = row["prompt"]
+        return prompt
+    if "messages" in row:
+        messages: list[dict[str, Any]] = row["messages"]
+        last = max(index for index, message in enumerate(messages) if is_trained(message))
+        return [{"role": message["role"], "content": message["content"]} for message in messages[:last]]
+    return ""
+
+
+def is_trained(message: Mapping[str, Any]) -> bool:
+    """Whether a message is trained: its ``loss`` flag, else whether the assistant says it."""
+    return bool(message.get("loss", message["role"] == "assistant"))
+
+
+def answer_of(row: Mapping[str, Any]) -> str:
+    """The response that a problem is trained on: its solution's steps, then ``Answer: ...``; without a
+    solution the answer.
+    """
+    solution = row.get("solution")
+    if not solution:
+        return str(row["answer"])
+    steps = [solution] if isinstance(solution, str) else list(solution)
+    return "\n".join([*steps, f"Answer: {row['answer']}"])
+
+
+def _preference(row: Row) -> Row:
+    for key in ("chosen", "rejected"):
+        if key not in row:
+            raise RowError("the key is missing", key=key, mend="give both chosen and rejected")
+    chosen, rejected = row["chosen"], row["rejected"]
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise RowError(
+            "chosen and rejected are of different types",
+            key="rejected",
+            mend="make both strings or both message lists",
+        )
+    if isinstance(chosen, list):
+        _check_messages(chosen, "chosen")
+        _check_messages(rejected, "rejected")
+        shared = _shared(chosen, rejected)
+        prompt = row.get("prompt")
+        whole = prompt is None or (shared and (prompt == shared or prompt == shared[-1]["content"]))
+        if whole:
+            if not shared:
+                raise RowError(
+                    "there is no prompt: chosen and rejected share no leading message",
+                    key="prompt",
+                    mend="add a prompt",
+                )
+            row["prompt"] = shared
+            chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
+    _check_prompt(row)
+    row["chosen"], row["rejected"] = chosen, rejected
+    for key in ("chosen", "rejected"):
+        _check_response(row[key], key)
+    if _said(chosen) == _said(rejected):
+        raise RowError(
+            "chosen and rejected are equal", key="rejected", mend="remove the row, or make them differ"
+        )
+    return row
+
+
+def _shared(chosen: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The leading messages that both have, up to the last that is not the assistant's."""
+    count = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        count += 1
+    while count and chosen[count - 1]["role"] == "assistant":
+        count -= 1
+    return chosen[:count]
+
+
+def _said(response: Prompt) -> object:
+    if isinstance(response, str):
+        return response.strip()
+    return [(message["role"], message["content"].strip()) for message in response]
+
+
+def _completion(row: Row) -> Row:
+    if "completion" not in row:
+        raise RowError(
+            "the key is missing",
+            key="completion",
+            mend="add a completion, or set data.kind to the rows' form",
+        )
+    _check_prompt(row)
+    if isinstance(row["completion"], list):
+        _check_messages(row["completion"], "completion")
+    _check_response(row["completion"], "completion")
+    if "spans" in row:
+        if not isinstance(row["completion"], str):
+            raise RowError(
+                "spans of a message list stand inside its messages",
+                key="spans",
+                mend="move them into the message",
+            )
+        _check_spans(row["spans"], row["completion"], "spans")
+    return row
+
+
+def _messages(row: Row) -> Row:
+    if "messages" not in row:
+        raise RowError(
+            "the key is missing", key="messages", mend="add messages, or set data.kind to the rows' form"
+        )
+    messages = row["messages"]
+    _check_messages(messages, "messages")
+    trained = [index for index, message in enumerate(messages) if is_trained(message)]
+    if not trained:
+        raise RowError(
+            "no message is trained",
+            key="messages",
+            mend="add an answer of the assistant, or set loss to true in a message",
+        )
+    for index in trained:
+        if not messages[index]["content"].strip():
+            raise RowError(
+                "the answer is empty",
+                key=f"messages[{index}].content",
+                mend="fill it, or set its loss to false",
+            )
+    return row
+
+
+def _text(row: Row) -> Row:
+    if "text" not in row:
+        raise RowError("the key is missing", key="text", mend="add text, or set data.kind to the rows' form")
+    _check_string(row["text"], "text")
+    if "spans" in row:
+        _check_spans(row["spans"], row["text"], "spans")
+    return row
+
+
+def _problems(row: Row) -> Row:
+    _check_prompt(row)
+    answer = row.get("answer")
+    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+        row["answer"] = answer = str(answer)
+    _check_string(answer, "answer")
+    solution = row.get("solution")
+    if isinstance(solution, list):
+        for index, step in enumerate(solution):
+            _check_string(step, f"solution[{index}]")
+    elif solution is not None:
+        _check_string(solution, "solution")
+    level = row.get("level")
+    if level is not None and (isinstance(level, bool) or not isinstance(level, (int, float, str))):
+        raise _wrong("level", "a number or a string", level)
+    if not isinstance(row.get("tests", []), list):
+        raise _wrong("tests", "a list", row["tests"])
+    if not isinstance(row.get("meta", {}), dict):
+        raise _wrong("meta", "an object", row["meta"])
+    return row
+
+
+def _check_prompt(row: Row) -> None:
+    if "prompt" not in row:
+        raise RowError("the key is missing", key="prompt", mend="add a prompt")
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        _check_string(prompt, "prompt")
+        return
+    _check_messages(prompt, "prompt")
+    if prompt[-1]["role"] in ("assistant", "system"):
+        raise RowError(
+            f"the prompt ends with the {prompt[-1]['role']}",
+            key="prompt",
+            mend="end it with a user's or tool's message",
+        )
+
+
+def _check_response(response: object, key: str) -> None:
+    if isinstance(response, str):
+        _check_string(response, key, "the answer is empty")
+        return
+    if not isinstance(response, list):
+        raise _wrong(key, "a string or a message list", response)
+    if not any(is_trained(message) for message in response):
+        raise RowError(
+            "the answer is empty: no message of the assistant", key=key, mend="add the assistant's answer"
+        )
+    for index, message in enumerate(response):
+        if is_trained(message) and not message["content"].strip():
+            raise RowError(
+                "the answer is empty", key=f"{key}[{index}].content", mend="fill it, or remove the row"
+            )
+
+
+def _check_messages(messages: object, key: str) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise _wrong(key, "a non-empty list of messages", messages)
+    for index, message in enumerate(messages):
+        at = f"{key}[{index}]"
+        if not isinstance(message, dict):
+            raise _wrong(at, "an object with role and content", message)
+        role = message.get("role")
+        if role not in ROLES:
+            raise RowError(
+                f"the role is {json.dumps(role, default=str)}",
+                key=f"{at}.role",
+                mend=f"use one of {', '.join(ROLES)}",
+            )
+        if role == "system" and index:
+            raise RowError(
+                "a system message stands after others",
+                key=f"{at}.role",
+                mend="put it first, or give it another role",
+            )
+        content = message.get("content")
+        if not isinstance(content, str):
+            raise _wrong(f"{at}.content", "a string", content)
+        _check_characters(content, f"{at}.content")
+        if not isinstance(message.get("loss", True), bool):
+            raise _wrong(f"{at}.loss", "true or false", message["loss"])
+        if "spans" in message:
+            _check_spans(message["spans"], content, f"{at}.spans")
+
+
+def _check_spans(spans: object, text: str, key: str) -> None:
+    if not isinstance(spans, list) or not spans:
+        raise _wrong(key, "a non-empty list of [start, end]", spans)
+    last = 0
+    for index, span in enumerate(spans):
+        if not (
+            isinstance(span, (list, tuple)) and len(span) == 2 and all(type(edge) is int for edge in span)
+        ):
+            raise _wrong(f"{key}[{index}]", "[start, end] in characters", span)
+        if not last <= span[0] < span[1] <= len(text):
+            raise RowError(
+                f"[{span[0]}, {span[1]}] doesn't lie in order within the {len(text)} characters",
+                key=f"{key}[{index}]",
+                mend="give ascending spans with 0 <= start < end <= length",
+            )
+        last = span[1]
+
+
+def _check_string(value: object, key: str, empty: str = "the string is empty") -> None:
+    if not isinstance(value, str):
+        raise _wrong(key, "a string", value)
+    if not value.strip():
+        raise RowError(empty, key=key, mend="fill it, or remove the row")
+    _check_characters(value, key)
+
+
+def _check_characters(value: str, key: str) -> None:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(
+            f"character {error.start} is half a surrogate pair (\\u{ord(value[error.start]):04x})",
+            key=key,
+            mend="write the whole character",
+        ) from None
+
+
+def _number(value: object, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _wrong(key, "a number", value)
+    if not math.isfinite(value):
+        raise RowError(f"{value} is not finite", key=key, mend="give a finite number")
+    return float(value)
+
+
+def _id(row: Row) -> str:
+    given = row.get("id")
+    if given is None:
+        return content_hash(row)
+    if isinstance(given, bool) or not isinstance(given, (str, int)) or given == "":
+        raise _wrong("id", "a string or an integer", given)
+    _check_characters(str(given), "id")
+    return str(given)
+
+
+def _wrong(key: str, wanted: str, value: object) -> RowError:
+    shown = json.dumps(value, default=str) if value is not None else "missing or null"
+    shown = shown if len(shown) <= 40 else shown[:37] + "..."
+    return RowError(f"expected {wanted}, got {shown}", key=key, mend=f"give {wanted}")

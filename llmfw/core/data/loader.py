@@ -1,0 +1,204 @@
+"""The loader of optimizer steps: its position is one number, and what it yields depends on (seed, step)
+alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from llmfw.core.batch import Batch
+from llmfw.core.data.batches import collate, shadow
+from llmfw.core.data.examples import Example
+from llmfw.core.data.order import Order, StepOrder, micro_batches, stable_hash
+
+Collate = Callable[[Sequence[Example]], Batch]
+
+
+class StepLoader:
+    """Iterates over optimizer steps: each item is this rank's list of micro-batches.
+
+    Args:
+        examples: the training samples; their ids are unique.
+        collate: builds a batch of examples.
+        micro_batch: samples (pairs) in one forward pass of one process.
+        accumulate: forward passes per optimizer step; the global batch is micro_batch * accumulate * world.
+        max_steps: where iteration ends, counted from step 0, over any number of epochs.
+        start_step: the first step to yield; a resumed run passes the steps it has done.
+        workers: processes that build batches ahead; they change nothing in what is yielded.
+        order: ``order(examples, epoch) -> indices``, instead of shuffling.
+        pad_id: of the shadow batches (``llmfw.core.data.shadow``) that a rank gets where samples are
+            too few.
+
+    Every rank gets the same number of micro-batches in a step, at most ``accumulate``; the samples of step s
+    are the same for any world size at one global batch.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        collate: Collate,
+        *,
+        micro_batch: int,
+        accumulate: int,
+        seed: int,
+        max_steps: int,
+        start_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        order: Order | None = None,
+        group_by_length: bool = True,
+        pad_id: int = 0,
+    ) -> None:
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} of {world}")
+        self.order = StepOrder(list(examples), micro_batch * accumulate * world, seed, order, group_by_length)
+        self.max_steps = max_steps
+        self.workers = workers
+        self._steps = _Steps(self.order, collate, micro_batch, rank, world, pad_id)
+        self.set_start(start_step)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the data."""
+        return self.order.steps_per_epoch
+
+    def sample_ids(self, step: int) -> tuple[str, ...]:
+        """The ids of the samples that step ``step`` consumes, over all ranks."""
+        samples = (self.order.examples[index] for index in self.order.samples(step))
+        return tuple(name for example in samples for name in example.sample_ids)
+
+    def set_start(self, step: int) -> None:
+        """Let the next iteration begin with optimizer step ``step``."""
+        if step < 0:
+            raise ValueError(f"step {step}")
+        self._next = step
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of steps handed out; it's advanced before a step is handed out, so it's right also at an
+        epoch's end.
+        """
+        return {"step": self._next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the steps that ``state`` counts."""
+        self.set_start(int(state["step"]))
+
+    def __len__(self) -> int:
+        """All steps from step 0, those before ``start_step`` included: that's how Lightning counts after a
+        resume.
+        """
+        return self.max_steps
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        steps = range(self._next, self.max_steps)
+        if self.workers and len(steps):
+            source: Iterator[list[Batch]] = iter(self._workers(steps))
+        else:
+            source = (self._steps[step] for step in steps)
+        for step in steps:
+            batches = next(source)
+            self._next = step + 1
+            yield batches
+
+    def _workers(self, steps: range) -> DataLoader[Any]:
+        # a generator of its own: otherwise the loader draws its base seed from the global one, and a resumed
+        # run diverges
+        return DataLoader(
+            self._steps,
+            batch_size=None,
+            sampler=steps,
+            num_workers=self.workers,
+            collate_fn=_as_is,
+            generator=torch.Generator().manual_seed(self.order.seed),
+            worker_init_fn=_one_thread,
+        )
+
+
+class _Steps(Dataset[list[Batch]]):
+    """Maps a step to this rank's micro-batches."""
+
+    def __init__(
+        self, order: StepOrder, collate: Collate, micro_batch: int, rank: int, world: int, pad_id: int
+    ) -> None:
+        self.order, self.collate, self.micro_batch = order, collate, micro_batch
+        self.rank, self.world, self.pad_id = rank, world, pad_id
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        samples = self.order.samples(step)
+        epoch = step // self.order.steps_per_epoch
+        batches: list[Batch] = []
+        for indices in micro_batches(samples, self.micro_batch, self.rank, self.world):
+            examples = [self.order.examples[index] for index in indices]
+            with seeded(self.order.seed, epoch, *(example.id for example in examples)):
+                empty = self.order.examples[samples[0]]
+                batches.append(self.collate(examples) if examples else shadow(empty, self.pad_id))
+        return batches
+
+
+@contextmanager
+def seeded(*parts: object) -> Iterator[None]:
+    """Random numbers drawn inside (python's and torch's CPU generator) depend on ``parts`` alone; outside
+    nothing changes.
+
+    Batches are built under ``seeded(seed, epoch, sample ids ...)``, so that the number of workers and the
+    position in the run don't matter.
+    """
+    mine, theirs = random.getstate(), torch.get_rng_state()
+    random.seed(stable_hash(*parts))
+    torch.default_generator.manual_seed(stable_hash("torch", *parts))
+    try:
+        yield
+    finally:
+        random.setstate(mine)
+        torch.set_rng_state(theirs)
+
+
+def validation_batches(
+    examples: Sequence[Example],
+    collate: Collate,
+    *,
+    micro_batch: int,
+    limit: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+    pad_id: int = 0,
+) -> list[Batch]:
+    """This rank's batches of the held-out samples, in their order; every rank gets the same number (see
+    ``StepLoader``).
+    """
+    chosen = list(examples)[:limit]
+    if not chosen:
+        return []
+    batches: list[Batch] = []
+    for indices in micro_batches(range(len(chosen)), micro_batch, rank, world):
+        picked = [chosen[index] for index in indices]
+        batches.append(collate(picked) if picked else shadow(chosen[0], pad_id))
+    return batches
+
+
+def collate_with(pad_id: int) -> Collate:
+    """``collate`` with its padding id bound; it can be sent to worker processes."""
+    return _Padded(pad_id)
+
+
+class _Padded:
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        return collate(examples, self.pad_id)
+
+
+def _as_is(batches: list[Batch]) -> list[Batch]:
+    return batches
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,154 @@
+"""What became of the data, in numbers: printable and json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmfw.core.data.examples import Example
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass
+class SplitReport:
+    """One split after every step: samples, tokens, the share that is trained, lengths, and pairs by the
+    longer side.
+    """
+
+    samples: int = 0
+    tokens: int = 0
+    trained: int = 0
+    shortest: int = 0
+    median: int = 0
+    longest: int = 0
+    chosen_longer: int = 0
+    rejected_longer: int = 0
+    equal_length: int = 0
+
+    @property
+    def trained_share(self) -> float:
+        """Trained tokens over all tokens."""
+        return self.trained / self.tokens if self.tokens else 0.0
+
+
+@dataclass
+class DataReport:
+    """Counts of the data path. ``pairs_cut_equal`` counts pairs that truncation made equally long."""
+
+    source: str
+    form: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    max_length: int = 0
+    too_long_policy: str = ""
+    files: list[str] = field(default_factory=list)
+    lines: int = 0
+    rows_read: int = 0
+    blank_lines: int = 0
+    byte_order_marks: int = 0
+    rows_skipped: int = 0
+    skipped: list[str] = field(default_factory=list)
+    too_long: int = 0
+    cut: int = 0
+    pairs_cut_equal: int = 0
+    transforms: list[str] = field(default_factory=list)
+    splits: dict[str, SplitReport] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as json holds it."""
+        plain = asdict(self)
+        for name, split in self.splits.items():
+            plain["splits"][name]["trained_share"] = round(split.trained_share, 4)
+        return plain
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        facts = Table.grid(padding=(0, 2))
+        for name, value in self._facts().items():
+            facts.add_row(Text(name, style="bold"), Text(value))
+        table = Table(box=None, padding=(0, 2))
+        pairs = self.form == "preference"
+        columns = [
+            "split",
+            "pairs" if pairs else "samples",
+            "tokens",
+            "trained",
+            "shortest",
+            "median",
+            "longest",
+        ]
+        for column in columns + (["chosen >", "rejected >", "equal"] if pairs else []):
+            table.add_column(column, justify="left" if column == "split" else "right")
+        for name, split in self.splits.items():
+            cells = [name, f"{split.samples}", f"{split.tokens:,}", f"{split.trained_share:.0%}"]
+            cells.append(f"{split.shortest}-{split.median}-{split.longest}")
+            if pairs:
+                cells += [
+                    _part(count, split.samples)
+                    for count in (split.chosen_longer, split.rejected_longer, split.equal_length)
+                ]
+            table.add_row(*cells)
+        lines = [Text(f"warning: {text}", style="yellow") for text in self.warnings]
+        return Group(facts, table, *[Text(f"note: {text}") for text in self.notes], *lines)
+
+    def _facts(self) -> dict[str, str]:
+        facts = {"data": f"{self.source} ({self.form} rows)"}
+        facts.update({name: _words(value) for name, value in self.recipe.items()})
+        read = f"{self.rows_read}"
+        passed = (
+            ("rows_skipped", "skipped"),
+            ("blank_lines", "blank lines"),
+            ("byte_order_marks", "byte order marks"),
+        )
+        for count, what in ((getattr(self, name), words) for name, words in passed):
+            read += f", {count} {what}" if count else ""
+        facts["rows read"] = read
+        facts["longest allowed"] = (
+            f"{self.max_length} tokens; longer: {self.too_long_policy}, {self.too_long} of them"
+        )
+        if self.transforms:
+            facts["transforms"] = "; ".join(self.transforms)
+        if self.skipped:
+            facts["skipped"] = "\n".join(self.skipped[:5] + (["..."] if self.rows_skipped > 5 else []))
+        return facts
+
+
+def describe(examples: Sequence[Example]) -> SplitReport:
+    """The numbers of one split."""
+    if not examples:
+        return SplitReport()
+    lengths = sorted(example.length for example in examples)
+    report = SplitReport(
+        samples=sum(len(example.sample_ids) for example in examples),
+        tokens=sum(len(sequence) for example in examples for sequence in example.sequences),
+        trained=sum(sum(example.trained_lengths) for example in examples),
+        shortest=lengths[0],
+        median=lengths[len(lengths) // 2],
+        longest=lengths[-1],
+    )
+    for example in examples:
+        if example.kind == "preference":
+            chosen, rejected = example.trained_lengths
+            report.chosen_longer += chosen > rejected
+            report.rejected_longer += chosen < rejected
+            report.equal_length += chosen == rejected
+    return report
+
+
+def _part(count: int, whole: int) -> str:
+    return f"{count} ({count / whole:.0%})" if whole else "0"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_words, value))
+    return str(value)

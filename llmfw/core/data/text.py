@@ -1,0 +1,163 @@
+"""Text to token ids with a mask, cut exactly where the trained characters begin and end.
+
+A rendered text is tokenised in pieces, cut where a response starts and stops: the prompt's ids are then those
+that generation starts from, and no token lies half in the mask. Tokenizers that put a space before every
+piece are given the whole text, and the mask is read off character offsets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from llmfw.core.data.formats import RowError
+from llmfw.core.errors import DataError
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Response:
+    """Where an answer stands in a text: characters [start, stop) with its end of turn, and those that are
+    trained.
+    """
+
+    start: int
+    stop: int
+    trained: tuple[Span, ...]
+
+
+class TextTokenizer:
+    """A tokenizer's traits that masks depend on. Nothing is added to a text unless asked for."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.fast = bool(getattr(tokenizer, "is_fast", False))
+
+    @cached_property
+    def specials(self) -> tuple[str, ...]:
+        """The control tokens' texts, longest first."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        texts = {str(token) for token in added.values() if token.special} | set(
+            self.tokenizer.all_special_tokens
+        )
+        return tuple(sorted((text for text in texts if text), key=lambda text: (-len(text), text)))
+
+    @cached_property
+    def _special(self) -> re.Pattern[str] | None:
+        return re.compile("|".join(map(re.escape, self.specials))) if self.specials else None
+
+    def first_special(self, text: str) -> Span | None:
+        """The characters of the first control token in a text."""
+        found = self._special.search(text) if self._special else None
+        return found.span() if found else None
+
+    def refuse_specials(self, text: str, key: str) -> None:
+        """Refuse user text in which a control token is spelt out: it would end the turn, or forge one."""
+        found = self.first_special(text)
+        if found:
+            token = text[found[0] : found[1]]
+            raise RowError(
+                f"the text spells the control token {token}", key=key, mend="remove it from the text"
+            )
+
+    @cached_property
+    def bos(self) -> tuple[int, ...]:
+        """What the tokenizer itself puts before a text: its BOS id, or nothing."""
+        bos = self.tokenizer.bos_token_id
+        ids = self.tokenizer("a")["input_ids"]
+        return (bos,) if bos is not None and ids and ids[0] == bos else ()
+
+    @cached_property
+    def joins(self) -> bool:
+        """Whether tokenising in pieces gives the same text as tokenising the whole (false where a space is
+        put before each).
+        """
+        pieces = ["2 x", "y 3", "\n", "z"]
+        ids = [token for piece in pieces for token in self.ids(piece)]
+        text = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return bool(text == "".join(pieces))
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text, nothing added; control tokens in it are recognised."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def masked(self, text: str, responses: Sequence[Response]) -> tuple[list[int], list[bool]]:
+        """Ids of ``text`` and whether each is trained.
+
+        A token is trained when it holds a trained character, so one that straddles the edge of a span inside
+        an answer is.
+        """
+        if not self.joins:
+            return self._by_offsets(text, 0, [span for response in responses for span in response.trained])
+        ids: list[int] = []
+        flags: list[bool] = []
+        at = 0
+        for response in responses:
+            prompt = self.ids(text[at : response.start])
+            ids += prompt
+            flags += [False] * len(prompt)
+            answer, trained = self._answer(text, response)
+            ids += answer
+            flags += trained
+            at = response.stop
+        rest = self.ids(text[at:])
+        return ids + rest, flags + [False] * len(rest)
+
+    def _answer(self, text: str, response: Response) -> tuple[list[int], list[bool]]:
+        whole = (response.start, response.stop)
+        if response.trained == (whole,):
+            ids = self.ids(text[whole[0] : whole[1]])
+            return ids, [True] * len(ids)
+        if self.fast:
+            return self._by_offsets(text[whole[0] : whole[1]], whole[0], response.trained)
+        ids, flags = [], []  # a slow tokenizer knows no offsets: cut at the spans themselves
+        edges = sorted({*whole, *(edge for span in response.trained for edge in span)})
+        for start, stop in pairwise(edges):
+            piece = self.ids(text[start:stop])
+            ids += piece
+            flags += [any(first <= start and stop <= last for first, last in response.trained)] * len(piece)
+        return ids, flags
+
+    def _by_offsets(self, text: str, origin: int, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
+        if not self.fast:
+            raise DataError(
+                "TOKENIZER",
+                f"{type(self.tokenizer).__name__} is slow and spaces pieces out: no mask is exact",
+                mend="use a fast tokenizer (a folder with tokenizer.json)",
+            )
+        encoded: Mapping[str, Any] = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True
+        )
+        offsets = contiguous([(int(start), int(stop)) for start, stop in encoded["offset_mapping"]])
+        flags = [
+            any(start < last - origin and stop > first - origin for first, last in spans)
+            for start, stop in offsets
+        ]
+        return list(encoded["input_ids"]), flags
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, control tokens included."""
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+def contiguous(offsets: Sequence[Span]) -> list[Span]:
+    """Offsets without gaps: tokenizers that trim them leave blanks (and tokens of blanks only) unclaimed;
+    they go to the token that holds them.
+    """
+    filled: list[Span] = []
+    before = 0
+    for index, (start, stop) in enumerate(offsets):
+        if stop <= start:  # a token of blanks only: up to where the next one begins
+            later = [other for other in offsets[index + 1 :] if other[1] > other[0]]
+            stop = later[0][0] if later else max(stop, before)
+            start = min(before, stop)
+        elif start > before:
+            start = before
+        filled.append((start, stop))
+        before = max(before, stop)
+    return filled

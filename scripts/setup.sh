@@ -16,7 +16,9 @@ fail() {
 modern='import sys; sys.exit(sys.version_info < (3, 11))'
 if [[ ! -x .venv/bin/python ]]; then
   python=""
-  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
+  candidates=(python3 python3.13 python3.12 python3.11 python)
+  [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
     if command -v "$candidate" >/dev/null && "$candidate" -c "$modern" 2>/dev/null; then
       python=$candidate
       break
@@ -39,7 +41,7 @@ if have "$extra" || have test; then
   exit 0
 fi
 
-pip() { PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip --quiet "$@"; }
+pip() { PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip -qq "$@"; } # -qq: errors only
 pin() { grep -E "^$1==" constraints.txt; }
 
 echo "Installing (minutes the first time): torch, then everything pinned in constraints.txt"

@@ -220,3 +220,16 @@ def test_a_model_that_looks_no_attention_function_up_is_named(tokenizer):
     model = BloomForCausalLM(BloomConfig(vocab_size=260, hidden_size=16, n_layer=1, n_head=2))
     with pytest.raises(PluginError, match="Bloom"):
         generate(model, tokenizer, ["Hi"], Sampling(), cache=with_attention(causal))
+
+
+def test_a_cache_is_told_when_its_prompt_has_been_read(model, tokenizer):
+    """Once an answer, after the last chunk, before the first new token: the cache holds the prompt alone."""
+    told: list[int] = []
+    factory = CacheFactory(
+        name="told",
+        build=lambda config: DynamicCache(config=config),
+        prefill_chunk=4,
+        after_prefill=lambda cache: told.append(cache.get_seq_length()),
+    )
+    generate(model, tokenizer, PROMPTS, Sampling(max_new_tokens=3), cache=factory)
+    assert sorted(told) == sorted(len(encode_prompt(tokenizer, prompt)) for prompt in PROMPTS)

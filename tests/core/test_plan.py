@@ -1,0 +1,150 @@
+"""The plan: checked, printed and hashed before any weight is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmfw.core.defaults import Defaults
+from llmfw.core.errors import ConflictError, PluginError
+from llmfw.core.hookspecs import hookimpl
+from llmfw.core.manager import PluginManager
+from llmfw.core.plan import Plan, make_plan
+from llmfw.core.plugin import Plugin
+from llmfw.core.records import CacheFactory, DatasetTransform, Decoder, Loss, Report, RolloutSampler, Surgery
+from llmfw.core.run import Run
+from llmfw.core.schema import Root
+
+
+def _call(policy, batch, reference):
+    return None
+
+
+class Pairs(Plugin):
+    @hookimpl
+    def llmfw_loss(self, run, tokenizer, model_config):
+        return Loss(name="pairs", call=_call, batch_kind="preference", unit="pairs")
+
+
+def _plan(*plugins: tuple[str, Plugin], root: Root | None = None, kind: str | None = None, **settings) -> Plan:
+    root = root or Root()
+    root.plugins = [name for name, _ in plugins]
+    run = Run(root, Path("."), "test")
+    flat = {"data.name": "my.jsonl", **settings}
+    manager = PluginManager(list(plugins), Defaults(None))
+    return make_plan(manager, run, None, None, verb="fit", settings=flat, data_kind=lambda datamodule: kind)
+
+
+def test_a_preference_loss_over_text_is_a_conflict_that_names_both():
+    with pytest.raises(ConflictError) as caught:
+        _plan(("pairs", Pairs(None)), kind="text")
+    assert "'pairs'" in str(caught.value) and "my.jsonl" in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_the_default_loss_over_preference_rows_says_which_plugin_to_switch_on():
+    with pytest.raises(ConflictError, match="--plugin"):
+        _plan(kind="preference")
+
+
+def test_a_loss_over_rows_of_its_form_is_no_conflict():
+    assert _plan(("pairs", Pairs(None)), kind="preference").one("llmfw_loss").name == "pairs"
+    assert _plan(kind="messages").one("llmfw_loss").name == "causal_lm"
+
+
+def test_a_record_of_the_wrong_type_names_plugin_and_hook():
+    class Wrong(Plugin):
+        @hookimpl
+        def llmfw_sampler(self, run):
+            return {"next": None}
+
+    with pytest.raises(PluginError, match=r"'wrong' returned dict from llmfw_sampler.*RolloutSampler"):
+        _plan(("wrong", Wrong(None)))
+
+
+def test_a_plural_hook_that_does_not_return_a_list_is_refused():
+    class Single(Plugin):
+        @hookimpl
+        def llmfw_surgeries(self, run, model_config):
+            return Surgery(name="x", phase="after_load", apply=lambda model, generator: Report())
+
+    with pytest.raises(PluginError, match="return a list"):
+        _plan(("single", Single(None)))
+
+
+def test_two_orders_of_the_data_are_a_conflict():
+    def order(name: str) -> Plugin:
+        class Ordered(Plugin):
+            @hookimpl
+            def llmfw_dataset_transforms(self, run, tokenizer):
+                return [DatasetTransform(name=name, stage="order", apply=lambda units, epoch: [])]
+
+        return Ordered(None)
+
+    with pytest.raises(ConflictError, match="'a' and plugin 'b'"):
+        _plan(("a", order("one")), ("b", order("two")))
+
+
+def test_a_surgery_that_refuses_packing_stops_a_run_that_packs():
+    class Surgeon(Plugin):
+        @hookimpl
+        def llmfw_surgeries(self, run, model_config):
+            apply = lambda model, generator: Report()  # noqa: E731
+            return [Surgery(name="cut", phase="after_load", apply=apply, refuses=("packing",))]
+
+    packed = Root()
+    packed.data.packing = True
+    assert _plan(("surgeon", Surgeon(None))).many("llmfw_surgeries")[0].name == "cut"
+    with pytest.raises(ConflictError, match=r"'surgeon' can't be right with packing"):
+        _plan(("surgeon", Surgeon(None)), root=packed)
+
+
+def test_a_decoder_that_rewrites_the_cache_refuses_a_plugins_cache():
+    class Tree(Plugin):
+        @hookimpl
+        def llmfw_decoder(self, run, model_config):
+            return Decoder(name="tree", generate=_call, refuses=("custom_cache",))
+
+    class Small(Plugin):
+        @hookimpl
+        def llmfw_kv_cache(self, run, model_config):
+            return CacheFactory(name="small", build=lambda config: None)
+
+    assert _plan(("tree", Tree(None))).one("llmfw_decoder").name == "tree"
+    with pytest.raises(ConflictError, match=r"'tree' can't be right with custom_cache.*cache of small"):
+        _plan(("tree", Tree(None)), ("small", Small(None)))
+
+
+def test_with_a_sampler_the_form_of_the_source_rows_is_the_samplers_business():
+    class Sampling(Pairs):
+        @hookimpl
+        def llmfw_sampler(self, run):
+            return RolloutSampler(name="s", next=_call)
+
+    assert _plan(("sampling", Sampling(None)), kind="problems").one("llmfw_sampler").name == "s"
+
+
+def test_equal_plans_have_equal_hashes_and_any_setting_changes_it():
+    first, same, other = (_plan(**{"optimizer.lr": lr}) for lr in (1e-4, 1e-4, 2e-4))
+    assert first.hash == same.hash != other.hash
+    assert first.fingerprint == same.fingerprint != other.fingerprint
+
+
+def test_the_fingerprint_ignores_folders_and_tracking():
+    first, moved = (_plan(**{"run.dir": place, "tracking.uri": place}) for place in ("a", "b"))
+    assert first.fingerprint == moved.fingerprint and first.hash != moved.hash
+
+
+def test_a_plan_is_json():
+    told = json.loads(json.dumps(_plan(("pairs", Pairs(None)), kind="preference").as_dict()))
+    loss = told["answers"]["llmfw_loss"][0]
+    assert (loss["plugin"], loss["record"], loss["name"]) == ("pairs", "Loss", "pairs")
+    assert loss["call"].endswith("._call")
+
+
+def test_a_runs_settings_are_read_only():
+    root = Root()
+    run = Run(root, Path("."), "test")
+    with pytest.raises(AttributeError, match="read-only"):
+        run.config.optimizer.lr = 1.0

@@ -160,6 +160,12 @@ class TrainerConfig(Settings):
     sample_prompts: int = _key("held-out prompts answered each time", 2)
     max_time: float | None = _key("minutes after which training stops at a step's end; null: never", None)
     progress: bool = _key("show a progress bar", True)
+    reference: str = _key(
+        "where a loss's reference comes from: the model with its adapter off, a frozen copy, or log-probs of either "
+        "cached on disk; auto: adapter_off under an adapter, else copy",
+        "auto",
+        choices=("auto", "adapter_off", "copy", "cache"),
+    )
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
 
 

@@ -18,7 +18,7 @@ from llmfw.core.data.reader import BadRows, ReadCounts, check_rows
 from llmfw.core.data.report import DataReport, describe
 from llmfw.core.data.split import split_rows
 from llmfw.core.errors import DataError, LlmfwError, PluginError
-from llmfw.core.records import DatasetTransform, Row
+from llmfw.core.records import DatasetTransform, Row, Transformed
 from llmfw.core.schema import Root
 
 SPLITS = ("train", "validation")
@@ -187,7 +187,15 @@ def _apply(
     """The transform's answer, checked not to be empty; errors name plugin and transform."""
     if not items:
         return items
-    changed = list(_guarded(owner, transform, transform.apply, items))
+    answer = _guarded(owner, transform, transform.apply, items)
+    if isinstance(answer, Transformed):
+        at = "data" if split == "train" else f"data/{split}"
+        report.metrics.update(
+            {f"{at}/{owner}/{name}": float(value) for name, value in answer.metrics.items()}
+        )
+        report.tables.update({f"{owner}/{name}/{split}": list(rows) for name, rows in answer.tables.items()})
+        answer = answer.items
+    changed: list[Any] = _guarded(owner, transform, list, answer)
     report.transforms.append(
         f"{owner}/{transform.name} ({transform.stage}, {split}): {len(items)} -> {len(changed)}"
     )

@@ -54,6 +54,9 @@ class DataReport:
     cut: int = 0
     pairs_cut_equal: int = 0
     transforms: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What transforms measured, as ``data/PLUGIN/NAME``."""
+    tables: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     splits: dict[str, SplitReport] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -74,27 +77,18 @@ class DataReport:
         for name, value in self._facts().items():
             facts.add_row(Text(name, style="bold"), Text(value))
         table = Table(box=None, padding=(0, 2))
-        pairs = self.form == "preference"
-        columns = [
-            "split",
-            "pairs" if pairs else "samples",
-            "tokens",
-            "trained",
-            "shortest",
-            "median",
-            "longest",
-        ]
-        for column in columns + (["chosen >", "rejected >", "equal"] if pairs else []):
-            table.add_column(column, justify="left" if column == "split" else "right")
+        unit = "pairs" if self.form == "preference" else "samples"
+        for column in ("split", unit, "tokens", "trained", "shortest", "median", "longest"):
+            table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
         for name, split in self.splits.items():
-            cells = [name, f"{split.samples}", f"{split.tokens:,}", f"{split.trained_share:.0%}"]
-            cells.append(f"{split.shortest}-{split.median}-{split.longest}")
-            if pairs:
-                cells += [
-                    _part(count, split.samples)
-                    for count in (split.chosen_longer, split.rejected_longer, split.equal_length)
-                ]
-            table.add_row(*cells)
+            lengths = (split.shortest, split.median, split.longest)
+            table.add_row(
+                name,
+                str(split.samples),
+                f"{split.tokens:,}",
+                f"{split.trained_share:.0%}",
+                *map(str, lengths),
+            )
         lines = [Text(f"warning: {text}", style="yellow") for text in self.warnings]
         return Group(facts, table, *[Text(f"note: {text}") for text in self.notes], *lines)
 
@@ -113,6 +107,13 @@ class DataReport:
         facts["longest allowed"] = (
             f"{self.max_length} tokens; longer: {self.too_long_policy}, {self.too_long} of them"
         )
+        if self.form == "preference":
+            for name, split in self.splits.items():
+                facts[f"longer side, {name}"] = (
+                    f"chosen {_part(split.chosen_longer, split.samples)}, "
+                    f"rejected {_part(split.rejected_longer, split.samples)}, "
+                    f"neither {_part(split.equal_length, split.samples)}"
+                )
         if self.transforms:
             facts["transforms"] = "; ".join(self.transforms)
         if self.skipped:

@@ -108,8 +108,8 @@ def load_file(path: Path) -> Document:
     return document
 
 
-def load(text: str, *, file: str | None = None) -> Document:
-    """Parse one YAML document; plain scalars mean what ``plain`` says.
+def load(text: str, *, file: str | None = None, key: str = "") -> Document:
+    """Parse one YAML document; plain scalars mean what ``plain`` says. ``key`` is the dotted key of the whole.
 
     Raises:
         UsageError: anything that the strict kind of YAML doesn't have, with its line.
@@ -139,11 +139,11 @@ def load(text: str, *, file: str | None = None) -> Document:
         return Document(None, file)
     build = _Build(file)
     build.measure(node)
-    return Document(build.value(node, ""), file, build.lines, build.texts)
+    return Document(build.value(node, key), file, build.lines, build.texts)
 
 
-def parse_value(text: str, *, key: str) -> tuple[Any, str | None]:
-    """A value of the command line and its text where it's a plain scalar; lists, maps and quotes as in YAML.
+def parse_value(text: str, *, key: str) -> Document:
+    """A value of the command line; lists, maps and quotes are those of YAML.
 
     ``run.name=fit #3`` and ``data=a: b.jsonl`` are plain text: no comments and block mappings on one line.
 
@@ -160,9 +160,10 @@ def parse_value(text: str, *, key: str) -> tuple[Any, str | None]:
             raise UsageError(
                 "CONFIG-VALUE", f"character U+{ord(bad[0]):04X} can't be used", mend="remove it", key=key
             )
-        return plain(text), text
+        return Document(plain(text), None, texts={key: text})
     try:
-        return load(text).data, None
+        parsed = load(text, key=key)
+        return Document(parsed.data, None, texts=parsed.texts)
     except UsageError as error:
         raise UsageError(
             "CONFIG-VALUE",

@@ -75,7 +75,7 @@ def test_plain_scalars_mean_what_yaml_1_2_says(text: str, value: object) -> None
 )
 def test_what_yaml_1_1_would_reinterpret_stays_text(text: str) -> None:
     assert load(f"k: {text}").data["k"] == text
-    assert parse_value(text, key="k") == (text, text)
+    assert parse_value(text, key="k").data == text
 
 
 def test_nan_is_a_float() -> None:
@@ -148,12 +148,14 @@ def test_aliases_give_independent_copies() -> None:
 
 def test_a_hash_or_a_colon_is_text_on_the_command_line() -> None:
     for text in ("fit #3", "a: b.jsonl", "- x", "C:\\data"):
-        assert parse_value(text, key="k") == (text, text)
+        assert parse_value(text, key="k").data == text
 
 
 def test_lists_maps_and_quotes_are_yaml_on_the_command_line() -> None:
-    assert parse_value("[a, 1e-5, {b: yes}]", key="k")[0] == ["a", 1e-5, {"b": "yes"}]
-    assert parse_value('"true"', key="k") == ("true", None)
+    listed = parse_value("[a, 1e-5, {b: yes}]", key="k")
+    assert listed.data == ["a", 1e-5, {"b": "yes"}]
+    assert listed.texts == {"k[0]": "a", "k[1]": "1e-5", "k[2].b": "yes"}
+    assert (parse_value('"true"', key="k").data, parse_value('"true"', key="k").texts) == ("true", {})
 
 
 def test_an_empty_value_is_an_error_that_says_how_to_write_null_and_empty() -> None:

@@ -1,0 +1,164 @@
+"""Plainly wrong numbers and empty names, found before anything is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmfw.core.errors import UsageError
+from llmfw.core.redact import shown
+from llmfw.core.schema import Root
+from llmfw.core.values import WrongValue
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval; ``open`` leaves out the ends named in it ("low", "high")."""
+
+    low: float | None = None
+    high: float | None = None
+    open: tuple[str, ...] = ()
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies inside."""
+        above = self.low is None or (value > self.low if "low" in self.open else value >= self.low)
+        below = self.high is None or (value < self.high if "high" in self.open else value <= self.high)
+        return above and below
+
+    def __str__(self) -> str:
+        low = None if self.low is None else f"{'above' if 'low' in self.open else 'at least'} {self.low:g}"
+        high = None if self.high is None else f"{'below' if 'high' in self.open else 'at most'} {self.high:g}"
+        return " and ".join(part for part in (low, high) if part)
+
+
+_COUNT = Range(1)
+_NATURAL = Range(0)
+_POSITIVE = Range(0, open=("low",))
+_SHARE = Range(0, 1)
+_BELOW_ONE = Range(0, 1, open=("high",))
+
+RANGES: Mapping[str, Range] = {
+    "seed": Range(0, 2**32 - 1),
+    "data.max_length": Range(2),
+    "data.max_bad_rows": _NATURAL,
+    "data.limit": _COUNT,
+    "data.workers": _NATURAL,
+    "adapter.r": _COUNT,
+    "adapter.alpha": _POSITIVE,
+    "adapter.dropout": _BELOW_ONE,
+    "optimizer.lr": _NATURAL,
+    "optimizer.betas": _BELOW_ONE,
+    "optimizer.eps": _POSITIVE,
+    "optimizer.weight_decay": _NATURAL,
+    "optimizer.warmup": _NATURAL,
+    "optimizer.decay": _SHARE,
+    "optimizer.min_lr": _SHARE,
+    "optimizer.clip": _NATURAL,
+    "trainer.max_steps": _COUNT,
+    "trainer.epochs": _POSITIVE,
+    "trainer.micro_batch": _COUNT,
+    "trainer.accumulate": _COUNT,
+    "trainer.devices": _COUNT,
+    "trainer.threads": _COUNT,
+    "trainer.validate_every": _NATURAL,
+    "trainer.validation_limit": _COUNT,
+    "trainer.log_every": _COUNT,
+    "trainer.sample_every": _NATURAL,
+    "trainer.sample_prompts": _NATURAL,
+    "trainer.max_time": _POSITIVE,
+    "trainer.early_stopping.patience": _COUNT,
+    "trainer.early_stopping.min_delta": _NATURAL,
+    "checkpoint.every": _NATURAL,
+    "checkpoint.keep": Range(2),
+    "generation.max_new_tokens": _COUNT,
+    "generation.temperature": _NATURAL,
+    "generation.top_p": Range(0, 1, open=("low",)),
+    "generation.top_k": _NATURAL,
+    "generation.batch_size": _COUNT,
+}
+"""Where a number of the core must lie; every number must also be finite."""
+_NOT_EMPTY = (
+    "model.name",
+    "data.name",
+    "tracking.experiment",
+    "adapter.target_modules",
+    "run.dir",
+    "run.name",
+)
+
+
+def check(
+    root: Root, place: Callable[[str], tuple[str | None, int | None]] = lambda key: (None, None)
+) -> None:
+    """Refuse core settings that can't be meant.
+
+    ``place(dotted key)`` is the file and line where a key was set.
+
+    Raises:
+        UsageError: the first such setting.
+    """
+    for wrong in _wrong(root):
+        file, line = place(wrong.key)
+        raise UsageError(wrong.code, wrong.what, mend=wrong.mend, file=file, line=line, key=wrong.key)
+
+
+def _wrong(root: Root) -> Iterator[WrongValue]:
+    for key, range_ in RANGES.items():
+        yield from outside(key, _at(root, key), range_)
+    for key in _NOT_EMPTY:
+        value = _at(root, key)
+        if value is not None and (not value or (isinstance(value, str) and not value.strip())):
+            yield WrongValue("CONFIG-RANGE", "the value is empty", f"name one: {key}=...", key)
+    if len(root.optimizer.betas) != 2:
+        found = len(root.optimizer.betas)
+        mend = "write optimizer.betas=[0.9,0.999]"
+        yield WrongValue("CONFIG-RANGE", f"{found} numbers where two are expected", mend, "optimizer.betas")
+    yield from _share(root.data.validation)
+    if "" in root.generation.stop:
+        mend = "remove the empty text"
+        yield WrongValue(
+            "CONFIG-RANGE", "an empty text would end every answer at once", mend, "generation.stop"
+        )
+    name = root.run.name
+    if name is not None and (re.search(r"[/\\\x00-\x1f]", name) or name in (".", "..") or len(name) > 100):
+        mend = "use at most 100 characters, without slashes; run.dir chooses another folder"
+        yield WrongValue("CONFIG-RANGE", f"{shown('run.name', name)} can't name a folder", mend, "run.name")
+    if root.trainer.max_steps is None and root.trainer.epochs is None:
+        mend = "set it, or trainer.epochs"
+        yield WrongValue("CONFIG-RANGE", "nothing says how long to train", mend, "trainer.max_steps")
+    if root.trainer.max_steps is not None and root.trainer.epochs is not None:
+        mend = "set one of them to null"
+        what = "trainer.max_steps and trainer.epochs are both set"
+        yield WrongValue("CONFIG-RANGE", what, mend, "trainer.max_steps")
+
+
+def _share(validation: str | None) -> Iterator[WrongValue]:
+    try:
+        share = float(validation or 0)
+    except ValueError:
+        return  # a file
+    if not 0 <= share < 1:
+        yield WrongValue(
+            "CONFIG-RANGE", f"a share of {validation} can't be held out",
+            "name a file, or a share of at least 0 and below 1 such as 0.1", "data.validation",
+        )  # fmt: skip
+
+
+def outside(key: str, value: Any, range_: Range) -> Iterator[WrongValue]:
+    """The errors of a number, or a list of numbers, that isn't finite or lies outside."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, bool) or not isinstance(item, (int, float)):
+            continue
+        if item in (float("inf"), float("-inf")):
+            yield WrongValue("CONFIG-RANGE", f"{item} isn't finite", "write a finite number", key)
+        elif not range_.holds(item):
+            yield WrongValue("CONFIG-RANGE", f"{item} is out of range", f"it must be {range_}", key)
+
+
+def _at(root: Root, key: str) -> Any:
+    value: Any = root
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmfw.core.data.text import TextTokenizer
 from llmfw.core.errors import NumericsError, PluginError, UsageError
 from llmfw.core.generation.caches import (
     FULL_CACHE,
@@ -135,8 +136,9 @@ def _requests(
                 "GENERATE", f"{len(prompts)} prompts came with {len(given)} {what}", mend="give one a prompt"
             )
     requests: list[_Request] = []
+    text = TextTokenizer(tokenizer)
     for number, (prompt, opening, name) in enumerate(zip(prompts, prefixes, names, strict=True)):
-        encoded = encode_prompt(tokenizer, prompt, opening)
+        encoded = encode_prompt(text, prompt, opening)
         room = (
             sampling.max_new_tokens
             if context is None
@@ -256,7 +258,12 @@ class _Rows:
         """Answers of the batch, in the order of its requests."""
         mask = None if self.mask is None else self.mask[:, : self.width]
         logits = prefill(
-            self.module, self.past, self.input_ids, chunk=self.factory.prefill_chunk, mask=mask, extra=self.extra
+            self.module,
+            self.past,
+            self.input_ids,
+            chunk=self.factory.prefill_chunk,
+            mask=mask,
+            extra=self.extra,
         )
         if self.factory.after_prefill is not None:
             self.factory.after_prefill(self.past)

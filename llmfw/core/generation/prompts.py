@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from llmfw.core.data.chat import apply
+from llmfw.core.data.formats import RowError, is_trained
+from llmfw.core.data.text import Response, TextTokenizer
 from llmfw.core.errors import DataError, UsageError
 from llmfw.core.records import Row
 
@@ -14,23 +17,23 @@ Prompt = str | Sequence[Message] | Sequence[int]
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt, prefix: str = "") -> list[int]:
-    """Token ids of a prompt, ready for the answer's first token.
+    """Token ids of a prompt, ready for the answer's first token: exactly what training puts before it.
 
     Args:
+        tokenizer: of transformers, or a ``llmfw.core.data.TextTokenizer`` around one.
         prefix: the beginning of the answer, already written. A message list that ends with an assistant's
-            message is continued there, as if its text stood before ``prefix``.
+            message is continued there, its text before ``prefix``.
 
-    Errors:
-        UsageError: nothing to ask, or messages for a tokenizer without a chat template.
+    Raises:
+        UsageError: nothing to ask, no chat template for messages, or a message that spells a control token.
     """
+    text = tokenizer if isinstance(tokenizer, TextTokenizer) else TextTokenizer(tokenizer)
     if _is_ids(prompt):
-        ids = [int(token) for token in cast(Sequence[int], prompt)]
-        ids += tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
-    elif isinstance(prompt, str) and not has_template(tokenizer):
-        ids = list(tokenizer(prompt + prefix)["input_ids"])
+        ids = [*(int(token) for token in cast(Sequence[int], prompt)), *text.ids(prefix)]
+    elif isinstance(prompt, str) and not has_template(text):
+        ids = [*text.bos, *_joined(text, prompt, prefix)]
     else:
-        # a template writes its own special tokens, so the tokenizer must not add a second BOS
-        ids = list(tokenizer(render(tokenizer, prompt, prefix), add_special_tokens=False)["input_ids"])
+        ids = _joined(text, *_opened(text, prompt, prefix))
     if not ids:
         raise UsageError(
             "EMPTY-PROMPT", "the prompt holds no token", mend="write a prompt of at least one character"
@@ -40,6 +43,27 @@ def encode_prompt(tokenizer: Any, prompt: Prompt, prefix: str = "") -> list[int]
 
 def render(tokenizer: Any, prompt: Prompt, prefix: str = "") -> str:
     """The text that the model reads: the chat template over the messages, the answer's opening, a prefix."""
+    text = tokenizer if isinstance(tokenizer, TextTokenizer) else TextTokenizer(tokenizer)
+    return "".join(_opened(text, prompt, prefix))
+
+
+def has_template(tokenizer: Any) -> bool:
+    """Whether strings are asked as a user's message."""
+    inner = tokenizer.tokenizer if isinstance(tokenizer, TextTokenizer) else tokenizer
+    return bool(getattr(inner, "chat_template", None))
+
+
+def _joined(text: TextTokenizer, asked: str, prefix: str) -> list[int]:
+    """Ids of a question and of the answer's beginning, cut where training cuts them."""
+    if not prefix:
+        return text.ids(asked)
+    end = len(asked) + len(prefix)
+    ids, _ = text.masked(asked + prefix, [Response(len(asked), end, ((len(asked), end),))])
+    return ids
+
+
+def _opened(text: TextTokenizer, prompt: Prompt, prefix: str) -> tuple[str, str]:
+    """(the rendered question with the answer's opening, the answer's given beginning)."""
     messages = (
         [{"role": "user", "content": prompt}]
         if isinstance(prompt, str)
@@ -47,29 +71,26 @@ def render(tokenizer: Any, prompt: Prompt, prefix: str = "") -> str:
     )
     if not messages:
         raise UsageError("EMPTY-PROMPT", "the message list is empty", mend="give at least one message")
-    for message in messages:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise UsageError(
-                "MESSAGE",
-                f"a message needs a role and a content, both text; got the keys {sorted(message)}",
-                mend='write messages as {"role": "user", "content": "..."}',
-            )
-    if not has_template(tokenizer):
+    if not has_template(text):
         raise UsageError(
             "NO-TEMPLATE",
             "messages were given, but the tokenizer has no chat template",
             mend="set tokenizer.template, or give the prompt as one string",
             key="tokenizer.template",
         )
-    if len(messages) > 1 and messages[-1]["role"] == "assistant":
-        prefix = messages.pop()["content"] + prefix
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return text + prefix
-
-
-def has_template(tokenizer: Any) -> bool:
-    """Whether strings are asked as a user's message."""
-    return bool(getattr(tokenizer, "chat_template", None))
+    try:
+        for message in messages:
+            if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+                raise RowError(
+                    f"a message needs a role and a content, both text; got the keys {sorted(message)}",
+                    mend='write messages as {"role": "user", "content": "..."}',
+                )
+            text.refuse_specials(message["content"], "content")
+        if len(messages) > 1 and messages[-1]["role"] == "assistant":
+            prefix = messages.pop()["content"] + prefix
+        return apply(text, messages, opened=True), prefix
+    except RowError as problem:
+        raise UsageError("PROMPT", problem.what, mend=problem.mend, key=problem.key) from problem
 
 
 def _is_ids(prompt: Prompt) -> bool:
@@ -77,42 +98,41 @@ def _is_ids(prompt: Prompt) -> bool:
 
 
 def prompt_of(row: Row) -> Prompt:
-    """The question in a row of data, in any form: its ``prompt``, or the messages before the last answer.
+    """The question in a row of data, in any form: its ``prompt``, or what precedes the last trained message.
 
-    A preference row without a prompt has an implicit one: the messages that both answers share.
+    A preference row without a prompt has an implicit one: the leading messages that both answers share.
+    Unlike ``llmfw.core.data.prompt_of`` it also takes rows that hold no answer, and rows not checked.
 
-    Errors:
+    Raises:
         DataError: a row that asks nothing (form ``text``).
     """
     if row.get("prompt"):
         prompt: Prompt = row["prompt"]
         return prompt
-    if isinstance(row.get("messages"), Sequence) and not isinstance(row["messages"], str):
-        return _before_answer(row["messages"])
-    chosen, rejected = row.get("chosen"), row.get("rejected")
-    if isinstance(chosen, Sequence) and not isinstance(chosen, str) and isinstance(rejected, Sequence):
-        shared = 0
-        while shared < min(len(chosen), len(rejected)) and _same(chosen[shared], rejected[shared]):
-            shared += 1
-        # equal answers share everything: even then the last message is the answer
-        return _before_answer([*chosen[: min(shared, len(chosen) - 1)], {"role": "assistant", "content": ""}])
-    raise DataError(
-        "NO-PROMPT",
-        f"row {row.get('id', '?')} asks nothing: it has {', '.join(sorted(map(str, row))) or 'no keys'}",
-        mend="give rows with a prompt or with messages",
-    )
-
-
-def _same(left: Message, right: Message) -> bool:
-    return left.get("role") == right.get("role") and left.get("content") == right.get("content")
-
-
-def _before_answer(messages: Sequence[Message]) -> list[Message]:
-    answers = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
-    last = answers[-1] if answers else len(messages)
-    asked: list[Message] = [
-        {"role": message["role"], "content": message["content"]} for message in messages[:last]
-    ]
+    asked: list[Message] = []
+    if _is_messages(row.get("messages")):
+        messages: list[Message] = row["messages"]
+        answers = [index for index, message in enumerate(messages) if is_trained(message)]
+        asked = messages[: answers[-1]] if answers else messages
+    elif _is_messages(row.get("chosen")) and _is_messages(row.get("rejected")):
+        for one, other in zip(row["chosen"], row["rejected"], strict=False):
+            if one != other:
+                break
+            asked.append(one)
+        while asked and asked[-1]["role"] == "assistant":
+            asked.pop()
     if not asked:
-        raise DataError("NO-PROMPT", "the messages hold no question", mend="start with a user's message")
-    return asked
+        raise DataError(
+            "NO-PROMPT",
+            f"row {row.get('id', '?')} asks nothing: its keys are {', '.join(map(str, row)) or 'none'}",
+            mend="give rows with a prompt, or with messages before the answer",
+        )
+    return [{"role": message["role"], "content": message["content"]} for message in asked]
+
+
+def _is_messages(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(message, Mapping) and {"role", "content"} <= message.keys() for message in value)
+    )

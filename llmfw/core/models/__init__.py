@@ -1,6 +1,16 @@
-"""Models: names, tokenizers, building, log-probs, references, saving. The public door; everything is loaded on first use.
+"""Models: names, tokenizers, building, log-probs, references, saving. The public door; all loaded on
+first use.
 
-Names mean the same in each function: a preset, a hub id, a local folder, a run's folder, a checkpoint, an MLflow run id.
+Names mean the same in each function: a preset, a hub id, a local folder, a run's folder, a checkpoint, or an
+MLflow run id.
+
+    source = resolve_model("tiny-llama")
+    tokenizer = load_tokenizer(source)
+    built = build_model(source, AdapterConfig(kind="lora"), surgeries, seed=42, tokenizer=tokenizer)
+    policy = LocalPolicy(built.module, built.companions, tokenizer, built.batch_keys)
+    reference = reference_of(built)
+    policy.logps(batch), reference.logps(batch)
+    save_weights(built, folder)
 """
 
 from __future__ import annotations
@@ -12,27 +22,62 @@ if TYPE_CHECKING:
     from llmfw.core.models.build import BuiltModel, build_model
     from llmfw.core.models.byte_tokenizer import byte_tokenizer
     from llmfw.core.models.configs import load_model_config
+    from llmfw.core.models.parameters import ModelFacts, model_facts, parameter_groups, trainable_parameters
     from llmfw.core.models.policy import LocalPolicy, decoder_layers, decoder_of
     from llmfw.core.models.presets import preset, preset_names
+    from llmfw.core.models.reference import FrozenPolicy, frozen_policy, reference_of
+    from llmfw.core.models.reference_cache import ReferenceCache, reference_key
+    from llmfw.core.models.rng import generator_of, private_rng, seed_of
     from llmfw.core.models.source import ModelSource, resolve_model
-    from llmfw.core.models.store import load_weights, save_adapter_or_model, save_weights, weights_manifest
+    from llmfw.core.models.store import load_weights, save_weights, weights_manifest
     from llmfw.core.models.tokenizer import check_vocabulary, load_tokenizer
 
 _HOME = {
     "build": ("BuiltModel", "build_model"),
     "byte_tokenizer": ("byte_tokenizer",),
     "configs": ("load_model_config",),
+    "parameters": ("ModelFacts", "model_facts", "parameter_groups", "trainable_parameters"),
     "policy": ("LocalPolicy", "decoder_layers", "decoder_of"),
     "presets": ("preset", "preset_names"),
+    "reference": ("FrozenPolicy", "frozen_policy", "reference_of"),
+    "reference_cache": ("ReferenceCache", "reference_key"),
+    "rng": ("generator_of", "private_rng", "seed_of"),
     "source": ("ModelSource", "resolve_model"),
-    "store": ("load_weights", "save_adapter_or_model", "save_weights", "weights_manifest"),
+    "store": ("load_weights", "save_weights", "weights_manifest"),
     "tokenizer": ("check_vocabulary", "load_tokenizer"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [  # noqa: PLE0604  # the table above is the list of public names
-    *sorted(_MODULE_OF),
-]  # fmt: skip
+__all__ = [
+    "BuiltModel",
+    "FrozenPolicy",
+    "LocalPolicy",
+    "ModelFacts",
+    "ModelSource",
+    "ReferenceCache",
+    "build_model",
+    "byte_tokenizer",
+    "check_vocabulary",
+    "decoder_layers",
+    "decoder_of",
+    "frozen_policy",
+    "generator_of",
+    "load_model_config",
+    "load_tokenizer",
+    "load_weights",
+    "model_facts",
+    "parameter_groups",
+    "preset",
+    "preset_names",
+    "private_rng",
+    "reference_key",
+    "reference_of",
+    "resolve_model",
+    "save_weights",
+    "seed_of",
+    "trainable_parameters",
+    "weights_manifest",
+]
 
 
 def __getattr__(name: str) -> Any:

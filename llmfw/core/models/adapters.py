@@ -9,6 +9,7 @@ from torch import nn
 from llmfw.core.errors import UsageError
 from llmfw.core.models.names import plain_name
 from llmfw.core.models.rng import private_rng, seed_of
+from llmfw.core.models.talk import quiet
 from llmfw.core.schema import AdapterConfig
 
 
@@ -23,28 +24,38 @@ def add_lora(module: Any, adapter: AdapterConfig, seed: int, base: str) -> Any:
     Raises:
         UsageError: a rank below 1, or target modules that match nothing.
     """
-    from peft import LoraConfig, get_peft_model
+    with quiet():
+        from peft import LoraConfig, get_peft_model
 
     if adapter.r < 1:
         raise UsageError("ADAPTER", f"a rank of {adapter.r}", mend="use 1 or more", key="adapter.r")
     if not 0.0 <= adapter.dropout < 1.0:
-        raise UsageError("ADAPTER", f"a dropout of {adapter.dropout}", mend="use 0 to below 1", key="adapter.dropout")
+        raise UsageError(
+            "ADAPTER", f"a dropout of {adapter.dropout}", mend="use 0 to below 1", key="adapter.dropout"
+        )
     targets = list(adapter.target_modules)
     every = targets == ["all-linear"]
     if not every:
         _check_targets(module, targets)
     config = LoraConfig(
-        r=adapter.r, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, task_type="CAUSAL_LM",
-        target_modules="all-linear" if every else targets, base_model_name_or_path=base,
-    )  # fmt: skip
-    with private_rng(seed_of(seed, "lora")):
+        r=adapter.r,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # PEFT divides it by r: any number will do
+        lora_dropout=adapter.dropout,
+        task_type="CAUSAL_LM",
+        target_modules="all-linear" if every else targets,
+        base_model_name_or_path=base,
+    )
+    module.name_or_path = base
+    with private_rng(seed_of(seed, "lora")), quiet():
         try:
             wrapped = get_peft_model(module, config)
         except (ValueError, TypeError, RuntimeError) as error:
             raise UsageError(
-                "ADAPTER", f"PEFT can't put adapters on this model: {' '.join(str(error).split())[:200]}",
-                mend="name other layers", key="adapter.target_modules",
-            ) from error  # fmt: skip
+                "ADAPTER",
+                f"PEFT can't put adapters on this model: {' '.join(str(error).split())[:200]}",
+                mend="name other layers",
+                key="adapter.target_modules",
+            ) from error
     wrapped.peft_config["default"].base_model_name_or_path = base
     return wrapped
 
@@ -67,14 +78,22 @@ def is_adapter_parameter(name: str) -> bool:
 def _check_targets(module: nn.Module, targets: list[str]) -> None:
     if "all-linear" in targets:
         raise UsageError(
-            "ADAPTER", "'all-linear' stands for all linear layers, beside it nothing else can be named", mend="name either",
+            "ADAPTER",
+            "'all-linear' stands for all linear layers, beside it nothing else can be named",
+            mend="name either",
             key="adapter.target_modules",
-        )  # fmt: skip
-    linear = [name for name, part in module.named_modules() if isinstance(part, (nn.Linear, nn.Embedding)) or "Conv1D" in type(part).__name__]
+        )
+    linear = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, (nn.Linear, nn.Embedding)) or "Conv1D" in type(part).__name__
+    ]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
             known = sorted({name.rsplit(".", 1)[-1] for name in linear})
             raise UsageError(
-                "ADAPTER", f"no layer of the model is named {target!r}", mend=f"choose of: {', '.join(known)}; or all-linear",
+                "ADAPTER",
+                f"no layer of the model is named {target!r}",
+                mend=f"choose of: {', '.join(known)}; or all-linear",
                 key="adapter.target_modules",
-            )  # fmt: skip
+            )

@@ -17,7 +17,7 @@ from llmfw.core.models.rng import private_rng
 from llmfw.core.models.source import ModelSource, resolve_model
 from llmfw.core.models.surgery import Done, Named, Theatre, all_parameters, chosen, state_names, wake
 from llmfw.core.models.tokenizer import check_vocabulary
-from llmfw.core.models.weights import hash_files, hash_tensors, load_module, source_files
+from llmfw.core.models.weights import hash_files, hash_module, load_module, source_files
 from llmfw.core.records import Surgery
 from llmfw.core.schema import AdapterConfig, ModelConfig
 
@@ -57,7 +57,9 @@ class BuiltModel:
 
     @property
     def own(self) -> tuple[str, ...]:
-        """Plain names of the model's state that the surgeries answer for: what they added, and what they train."""
+        """Plain names of the model's state that the surgeries answer for: what they added, and what they
+        train.
+        """
         names = {name for one in self.reports for name in one.added}
         names |= {name for name in self.trainable if not name.startswith("companions.")}
         return tuple(sorted(name for name in names if not is_adapter_parameter(name)))
@@ -65,7 +67,9 @@ class BuiltModel:
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """What is to be built. ``seeds`` of surgeries by name; ``filled``: a checkpoint follows, so tensors may be absent till then."""
+    """What is to be built. ``seeds`` of surgeries by name; ``filled``: a checkpoint follows, so tensors
+    may be absent till then.
+    """
 
     adapter: AdapterConfig
     surgeries: Sequence[Named]
@@ -75,19 +79,26 @@ class _Wish:
 
 
 def build_model(
-    model: ModelConfig | ModelSource, adapter: AdapterConfig | None = None, surgeries: Sequence[tuple[str, Surgery]] = (), seed: int = 42,
-    *, train: bool = True, tokenizer: Any = None,
-) -> BuiltModel:  # fmt: skip
+    model: ModelConfig | ModelSource,
+    adapter: AdapterConfig | None = None,
+    surgeries: Sequence[tuple[str, Surgery]] = (),
+    seed: int = 42,
+    *,
+    train: bool = True,
+    tokenizer: Any = None,
+) -> BuiltModel:
     """Load a model and operate on it: before_load on the config, load, after_load, adapters, after_adapters.
 
-    The global random generators are as before afterwards: random weights, adapters and surgeries draw from generators of
+    The global random generators are as before afterwards: random weights, adapters and surgeries draw
+    from generators of
     their own, seeded from ``seed``. The model is on the CPU, in evaluation mode.
 
     Args:
         model: settings or what ``resolve_model`` made of them.
         adapter: what is to be trained. A saved adapter is merged into its base first.
         surgeries: (plugin, surgery) in the user's order.
-        train: False: nothing is to be trained. All is frozen, ``adapter`` isn't looked at, and a saved adapter is kept as it is.
+        train: False: nothing is to be trained. All is frozen, ``adapter`` isn't looked at, and a
+            saved adapter is kept as it is.
         tokenizer: saved beside the weights; its ids are checked against the model's vocabulary.
 
     Raises:
@@ -96,7 +107,9 @@ def build_model(
     """
     source = model if isinstance(model, ModelSource) else resolve_model(model)
     wish = _Wish(adapter=adapter if train and adapter else AdapterConfig(), surgeries=surgeries, seed=seed)
-    built = _build(source, wish) if train or source.kind not in ("adapter", "full") else _restore(source, wish)
+    built = (
+        _build(source, wish) if train or source.kind not in ("adapter", "full") else _restore(source, wish)
+    )
     if tokenizer is not None:
         check_vocabulary(tokenizer, built.config)
         built = replace(built, tokenizer=tokenizer)
@@ -126,7 +139,13 @@ def _build(source: ModelSource, wish: _Wish) -> BuiltModel:
 
 
 def _finish(
-    module: Any, theatre: Theatre, source: ModelSource, wish: _Wish, *, base_hash: str, base_config: Mapping[str, Any]
+    module: Any,
+    theatre: Theatre,
+    source: ModelSource,
+    wish: _Wish,
+    *,
+    base_hash: str,
+    base_config: Mapping[str, Any],
 ) -> BuiltModel:
     """Adapters, the last phase, and what has to train in the end."""
     before = all_parameters(module, {}, tied=True)
@@ -138,18 +157,32 @@ def _finish(
     parameters = all_parameters(module, theatre.companions, tied=True)
     trainable = wake(done, parameters)
     owned = {*trainable, *(name for one in done for name in one.added)}
-    awake = [name for name in before if name in parameters and parameters[name].requires_grad and name not in owned]
+    awake = [
+        name for name in before if name in parameters and parameters[name].requires_grad and name not in owned
+    ]
     if awake and wish.adapter.kind != "none":
         raise PluginError(
-            "SURGERY-AWAKE", f"a surgery made {awake[0]} of the frozen base trainable without naming it", mend="name it in Surgery.trainable"
+            "SURGERY-AWAKE",
+            f"a surgery made {awake[0]} trainable without naming it",
+            mend="name it in Surgery.trainable",
         )
     names = list(parameters)
     return BuiltModel(
-        module=module.eval(), companions=dict(theatre.companions), reports=done, base_hash=base_hash, base_config=base_config,
-        model=source.model, adapter=wish.adapter, seed=wish.seed, kind="full" if awake else "adapter", trainable=trainable, frozen=frozen,
-        no_weight_decay=chosen(done, "no_weight_decay", names), rank_local=chosen(done, "rank_local", names),
+        module=module.eval(),
+        companions=dict(theatre.companions),
+        reports=done,
+        base_hash=base_hash,
+        base_config=base_config,
+        model=source.model,
+        adapter=wish.adapter,
+        seed=wish.seed,
+        kind="full" if awake else "adapter",
+        trainable=trainable,
+        frozen=frozen,
+        no_weight_decay=chosen(done, "no_weight_decay", names),
+        rank_local=chosen(done, "rank_local", names),
         batch_keys=tuple(dict.fromkeys(key for one in done for key in one.surgery.batch_keys)),
-    )  # fmt: skip
+    )
 
 
 def _restore(source: ModelSource, wish: _Wish) -> BuiltModel:
@@ -161,7 +194,12 @@ def _restore(source: ModelSource, wish: _Wish) -> BuiltModel:
     check_surgeries(manifest, [surgery for _, surgery in wish.surgeries], source.folder)
     seeds = {surgery.name: wish.seed for _, surgery in wish.surgeries} | dict(wish.seeds)
     seeds |= {saved["name"]: int(saved["seed"]) for saved in manifest.get("surgeries", ())}
-    made = replace(wish, adapter=source.adapter or AdapterConfig(), seed=int(manifest.get("seed", wish.seed)), seeds=seeds)
+    made = replace(
+        wish,
+        adapter=source.adapter or AdapterConfig(),
+        seed=int(manifest.get("seed", wish.seed)),
+        seeds=seeds,
+    )
     if source.kind == "adapter":
         built = _build(resolve_model(base_model(source)), made)
     else:
@@ -178,16 +216,22 @@ def _continue(saved: BuiltModel, source: ModelSource, wish: _Wish) -> BuiltModel
         late = [one for one in saved.reports if one.surgery.phase == "after_adapters"]
         if late:
             raise UsageError(
-                "MODEL-MERGE", f"surgery {late[0].surgery.name!r} stands over the saved adapter, which can't be merged under it",
-                mend="start from the base model", file=source.folder,
-            )  # fmt: skip
+                "MODEL-MERGE",
+                f"surgery {late[0].surgery.name!r} stands over the saved adapter, so it can't be merged",
+                mend="start from the base model",
+                file=source.folder,
+            )
         module = module.merge_and_unload()
         asleep = set(saved.frozen)
         for name, parameter in all_parameters(module, {}, tied=True).items():
             parameter.requires_grad_(name not in asleep)
-    theatre = Theatre(seed=wish.seed, surgeries=wish.surgeries, done=list(saved.reports), companions=dict(saved.companions))
-    own = hash_files(sorted(source.folder.glob("*.safetensors")))
-    base_hash = own if source.kind == "full" else hashlib.sha256(f"{saved.base_hash}+{own}".encode()).hexdigest()
+    theatre = Theatre(
+        seed=wish.seed, surgeries=wish.surgeries, done=list(saved.reports), companions=dict(saved.companions)
+    )
+    own = hash_files(source_files(source))
+    base_hash = (
+        own if source.kind == "full" else hashlib.sha256(f"{saved.base_hash}+{own}".encode()).hexdigest()
+    )
     return _finish(module, theatre, source, wish, base_hash=base_hash, base_config=saved.base_config)
 
 
@@ -196,15 +240,17 @@ def _state_names_of(config: Any) -> set[str]:
     from transformers import AutoModelForCausalLM
 
     with private_rng(0), torch.device("meta"):
-        return state_names(AutoModelForCausalLM.from_config(config))
+        return state_names(AutoModelForCausalLM.from_config(config))  # type: ignore[no-untyped-call]
 
 
 def _base_hash(source: ModelSource, module: nn.Module) -> str:
-    return hash_tensors(module.state_dict()) if source.kind == "scratch" else hash_files(source_files(source))
+    return hash_module(module) if source.kind == "scratch" else hash_files(source_files(source))
 
 
 def _base_name(source: ModelSource) -> str:
-    """What ``adapter_config.json`` names as the base: a hub id, or the folder that plain PEFT can load it from."""
+    """What ``adapter_config.json`` names as the base: a hub id, or the folder that plain PEFT can load it
+    from.
+    """
     from llmfw.core.models.fetch import local_folder
 
     return source.model.name if source.kind in ("hub", "scratch") else str(local_folder(source))

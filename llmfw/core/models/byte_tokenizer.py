@@ -1,4 +1,6 @@
-"""One token a byte: a real fast tokenizer, made here, so that offsets, templates and saving work as with any other."""
+"""One token a byte: a real fast tokenizer, made here, so that offsets, templates and saving work as with
+any other.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>")
 def byte_characters() -> list[str]:
     """The printable character that stands for each byte in byte-level vocabularies, by byte value.
 
-    Printable Latin-1 stands for itself; the 68 others are moved to U+0100 and up in order (the alphabet of GPT-2).
+    Printable Latin-1 stands for itself; the 68 others are moved to U+0100 and up in order (the alphabet
+    of GPT-2).
     """
     kept = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     moved = iter(range(0x100, 0x200))
@@ -27,12 +30,22 @@ def byte_tokenizer(max_length: int = 8192) -> PreTrainedTokenizerFast:
     Args:
         max_length: the tokenizer's ``model_max_length``, tokens.
     """
-    core = Tokenizer(models.BPE(vocab={character: byte for byte, character in enumerate(byte_characters())}, merges=[]))
+    core = Tokenizer(
+        models.BPE(vocab={character: byte for byte, character in enumerate(byte_characters())}, merges=[])
+    )
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     pad, bos, eos, start, end = SPECIAL_TOKENS
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=pad, bos_token=bos, eos_token=eos, additional_special_tokens=[start, end],
-        chat_template=CHATML, model_max_length=max_length, clean_up_tokenization_spaces=False, padding_side="right",
-    )  # fmt: skip
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=core,
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
+        additional_special_tokens=[start, end],
+        chat_template=CHATML,
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+        padding_side="right",
+    )
+    return tokenizer

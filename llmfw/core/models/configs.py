@@ -40,8 +40,12 @@ def load_model_config(model: ModelConfig | ModelSource) -> PretrainedConfig:
         folder = local_folder(source, weights=False)
         check_folder(folder, settings)
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=settings.trust_remote_code)
-        except Exception as error:  # transformers raises many kinds: KeyError, ValueError, its own validation errors
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
+            )
+        except (
+            Exception
+        ) as error:  # transformers raises many kinds: KeyError, ValueError, its own validation errors
             raise bad_config(folder / "config.json", error) from error
     config._attn_implementation = settings.attention
     config.dtype = getattr(torch, settings.dtype)
@@ -49,14 +53,19 @@ def load_model_config(model: ModelConfig | ModelSource) -> PretrainedConfig:
 
 
 def base_model(source: ModelSource) -> ModelConfig:
-    """The base of an adapter, under the dtype, attention and trust that are asked for now; of other kinds the model itself."""
+    """The base of an adapter, under the dtype, attention and trust that are asked for now; of other kinds
+    the model itself.
+    """
     asked = source.model
     if source.kind != "adapter":
         return asked
     return replace(
-        source.base, dtype=asked.dtype, attention=asked.attention, gradient_checkpointing=asked.gradient_checkpointing,
+        source.base,
+        dtype=asked.dtype,
+        attention=asked.attention,
+        gradient_checkpointing=asked.gradient_checkpointing,
         trust_remote_code=asked.trust_remote_code,
-    )  # fmt: skip
+    )
 
 
 def _from_settings(settings: ModelConfig) -> PretrainedConfig:
@@ -66,25 +75,41 @@ def _from_settings(settings: ModelConfig) -> PretrainedConfig:
     kind = keys.pop("model_type", None)
     if kind not in CONFIG_MAPPING:
         near = get_close_matches(str(kind), list(CONFIG_MAPPING), n=2)
-        mend = f"did you mean {' or '.join(near)}?" if near else "set model.config.model_type to one of transformers' types, e.g. llama"
-        raise UsageError("MODEL-TYPE", f"transformers knows no model_type {kind!r}", mend=mend, key="model.config.model_type")
+        mend = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else "set model.config.model_type to one of transformers' types, e.g. llama"
+        )
+        raise UsageError(
+            "MODEL-TYPE",
+            f"transformers knows no model_type {kind!r}",
+            mend=mend,
+            key="model.config.model_type",
+        )
     _refuse_code(keys, settings, "model.config")
     try:
         config: PretrainedConfig = AutoConfig.for_model(kind, **keys)
     except Exception as error:  # transformers validates with errors of its own
         raise UsageError(
-            "MODEL-CONFIG", f"transformers refuses the config of a {kind}: {_line(error)}", mend="mend the values", key="model.config"
+            "MODEL-CONFIG",
+            f"transformers refuses the config of a {kind}: {_line(error)}",
+            mend="mend the values",
+            key="model.config",
         ) from error
     return config
 
 
 def check_attention(settings: ModelConfig) -> None:
-    """Refuse attention implementations that are fetched from the hub (``owner/kernel``) unless code from there is trusted."""
+    """Refuse attention implementations that are fetched from the hub (``owner/kernel``) unless code from
+    there is trusted.
+    """
     if "/" in settings.attention and not settings.trust_remote_code:
         raise UsageError(
-            "REMOTE-CODE", f"attention {settings.attention!r} is code from the hub", mend="use sdpa or eager, or set model.trust_remote_code=true",
+            "REMOTE-CODE",
+            f"attention {settings.attention!r} is code from the hub",
+            mend="use sdpa or eager, or set model.trust_remote_code=true",
             key="model.attention",
-        )  # fmt: skip
+        )
 
 
 def check_folder(folder: Path, settings: ModelConfig) -> None:
@@ -95,7 +120,11 @@ def check_folder(folder: Path, settings: ModelConfig) -> None:
     """
     if not (folder / "config.json").is_file():
         raise UsageError(
-            "MODEL-FOLDER", "the folder holds no config.json", file=folder, mend="name a folder written by save_pretrained", key="model.name"
+            "MODEL-FOLDER",
+            "the folder holds no config.json",
+            file=folder,
+            mend="name a folder written by save_pretrained",
+            key="model.name",
         )
     check_code(folder, settings)
 
@@ -115,14 +144,21 @@ def _refuse_code(keys: dict[str, Any], settings: ModelConfig, place: Path | str)
     for key in ("auto_map", "_attn_implementation_internal", "custom_pipelines"):
         if f'"{key}"' in text:
             raise UsageError(
-                "REMOTE-CODE", f"{key!r} would run or choose code of the model's author", file=place,
+                "REMOTE-CODE",
+                f"{key!r} would run or choose code of the model's author",
+                file=place,
                 mend="use a model without it, or set model.trust_remote_code=true if you trust the author",
-            )  # fmt: skip
+            )
 
 
 def bad_config(path: Path, error: Exception) -> UsageError:
     """One line for whatever transformers said about a config."""
-    return UsageError("MODEL-CONFIG", f"transformers can't use this config: {_line(error)}", mend="restore the file, or name another model", file=path)
+    return UsageError(
+        "MODEL-CONFIG",
+        f"transformers can't use this config: {_line(error)}",
+        mend="restore the file, or name another model",
+        file=path,
+    )
 
 
 def _line(error: Exception) -> str:

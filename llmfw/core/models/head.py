@@ -1,7 +1,10 @@
-"""The language-model head: from last hidden states to log-probs, fast where the head is plain, right in any case.
+"""The language-model head: from last hidden states to log-probs, fast where the head is plain, right in
+any case.
 
-What a model does between its last hidden state and its logits (a bias, a scale, a soft cap) differs by architecture.
-The candidates below are tried against the model's own logits once; the one that reproduces them is used. Where none
+What a model does between its last hidden state and its logits (a bias, a scale, a soft cap) differs by
+architecture.
+The candidates below are tried against the model's own logits once; the one that reproduces them is used.
+Where none
 does, the model's own forward is, which is slow and needs [B, T, V] memory, and a warning says so.
 
 Shapes: N trained tokens, D width, V vocabulary, P probed positions.
@@ -54,14 +57,22 @@ class Head:
         module = self.module
         if self.plain:
             assert isinstance(module, nn.Linear)
-            return token_logps(hidden, module.weight, target, bias=module.bias, softcap=self.softcap, scale=self.scale)
+            return token_logps(
+                hidden, module.weight, target, bias=module.bias, softcap=self.softcap, scale=self.scale
+            )
         size = getattr(module, "out_features", None) or _width(module)
         rows = chunk_rows(hidden.shape[0], size, buffers=3)
         parts = [
-            checkpoint(self._chunk, hidden[start : start + rows], target[start : start + rows], use_reentrant=False)
+            checkpoint(
+                self._chunk, hidden[start : start + rows], target[start : start + rows], use_reentrant=False
+            )
             for start in range(0, hidden.shape[0], rows)
         ]
-        return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.promote_types(hidden.dtype, torch.float32))
+        return (
+            torch.cat(parts)
+            if parts
+            else hidden.new_zeros(0, dtype=torch.promote_types(hidden.dtype, torch.float32))
+        )
 
     def _chunk(self, hidden: Tensor, target: Tensor) -> Tensor:
         return gather_logps(self.logits(hidden), target)
@@ -74,7 +85,9 @@ def gather_logps(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def candidates(model: Any) -> list[Head]:
-    """Heads that a model may have, by its config: the plain one, and those with the scales and caps that families use."""
+    """Heads that a model may have, by its config: the plain one, and those with the scales and caps that
+    families use.
+    """
     module = model.get_output_embeddings()
     if module is None:
         return []
@@ -84,7 +97,9 @@ def candidates(model: Any) -> list[Head]:
         value = getattr(config, name, None)
         if isinstance(value, (int, float)) and value not in (0, 1):
             scales += [float(value), 1.0 / float(value)]
-    width = getattr(config, "dim_model_base", None)  # MiniCPM and others divide the hidden state by width / base width
+    width = getattr(
+        config, "dim_model_base", None
+    )  # MiniCPM and others divide the hidden state by width / base width
     if isinstance(width, int) and width:
         scales.append(width / config.hidden_size)
     cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
@@ -94,9 +109,11 @@ def candidates(model: Any) -> list[Head]:
 
 @torch.no_grad()
 def find_head(model: Any, decoder: nn.Module, inputs: Mapping[str, Any]) -> Head | None:
-    """The candidate that reproduces the model's own logits on the first row of ``inputs``; None where none does.
+    """The candidate that reproduces the model's own logits on the first row of ``inputs``; None where
+    none does.
 
-    The model is run once in evaluation mode; its training mode and the global random generators stay as they were.
+    The model is run once in evaluation mode; its training mode and the global random generators stay as
+    they were.
     """
     tried = candidates(model)
     seen: list[Tensor] = []
@@ -121,7 +138,7 @@ def find_head(model: Any, decoder: nn.Module, inputs: Mapping[str, Any]) -> Head
     if best[1] is not None and best[0] <= allowed:
         return best[1]
     _log.warning(
-        "%s: the head isn't known; log-probs come from the model's own logits, which need memory for batch x time x vocabulary",
+        "%s: unknown head; log-probs come from its own logits, with memory for batch x time x vocabulary",
         type(model).__name__,
     )
     return None

@@ -11,7 +11,9 @@ _WRAPPED = re.compile(r"\.(base_layer|modules_to_save\.default|original_module)(
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name without what PEFT puts around it: ``base_model.model.lm_head.base_layer.weight`` -> ``lm_head.weight``."""
+    """A parameter's name without what PEFT puts around it: ``base_model.model.lm_head.base_layer.weight``
+    -> ``lm_head.weight``.
+    """
     if name.startswith("base_model.model."):
         name = name.removeprefix("base_model.model.")
     return _WRAPPED.sub("", name)

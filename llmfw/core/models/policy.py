@@ -32,15 +32,20 @@ class LocalPolicy:
     """
 
     def __init__(
-        self, module: nn.Module, companions: Mapping[str, nn.Module] | None = None, tokenizer: Any = None,
+        self,
+        module: nn.Module,
+        companions: Mapping[str, nn.Module] | None = None,
+        tokenizer: Any = None,
         batch_keys: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.module = module
         self.companions: Mapping[str, nn.Module] = dict(companions or {})
         self.tokenizer = tokenizer
         self.batch_keys = tuple(batch_keys)
         self.auxiliary: Tensor | None = None
-        """The model's own auxiliary loss of the last ``logps`` (a mixture's load balancing), already times its coefficient."""
+        """The model's own auxiliary loss of the last ``logps`` (a mixture's load balancing), already
+        times its coefficient.
+        """
         self.generator: Callable[..., list[Completion]] | None = None
         """What ``generate`` calls, with this policy first; ``llmfw.core.generation`` sets it."""
         self._head: Any = _UNKNOWN
@@ -73,7 +78,11 @@ class LocalPolicy:
             return last
         layers = decoder_layers(decoder)
         if not 0 <= layer < len(layers):
-            raise UsageError("LAYER", f"no layer {layer}", mend=f"use 0 to {len(layers) - 1}, or -1 for the state after the final norm")
+            raise UsageError(
+                "LAYER",
+                f"no layer {layer}",
+                mend=f"use 0 to {len(layers) - 1}, or -1 for the state after the final norm",
+            )
         seen: list[Tensor] = []
 
         def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -93,39 +102,51 @@ class LocalPolicy:
         return self.generator(self, prompts, **sampling)
 
     def _inputs(self, batch: Batch, decoder: nn.Module) -> dict[str, Any]:
-        """What the decoder is called with; names that its forward doesn't take are left out where that changes nothing."""
+        """What the decoder is called with; names that its forward doesn't take are left out where that
+        changes nothing.
+        """
         inputs: dict[str, Any] = {
-            "input_ids": batch.input_ids, "attention_mask": self._mask(batch), "position_ids": batch.position_ids, "use_cache": False,
-        }  # fmt: skip
+            "input_ids": batch.input_ids,
+            "attention_mask": self._mask(batch),
+            "position_ids": batch.position_ids,
+            "use_cache": False,
+        }
         accepted = inspect.signature(decoder.forward).parameters
         open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
         if not open_ended:
             if "position_ids" not in accepted and batch.attention_mask.dim() == 4:
                 raise UsageError(
-                    "LAYOUT", f"{type(decoder).__name__} takes no position ids, which packed rows need", mend="set data.packing=false",
+                    "LAYOUT",
+                    f"{type(decoder).__name__} takes no position ids, which packed rows need",
+                    mend="set data.packing=false",
                     key="data.packing",
-                )  # fmt: skip
+                )
             inputs = {name: value for name, value in inputs.items() if name in accepted}
         if _routes(bare(self.module)):
             inputs["output_router_logits"] = True
         for key in self.batch_keys:
             if key not in batch.extra:
                 raise PluginError(
-                    "BATCH-KEY", f"a surgery wants {key!r} in every batch, this one has {', '.join(batch.extra) or 'none'}",
+                    "BATCH-KEY",
+                    f"a surgery wants {key!r} in a batch that has {', '.join(batch.extra) or 'nothing extra'}",
                     mend="let a dataset transform put it into each example's extra",
-                )  # fmt: skip
+                )
             inputs[key] = batch.extra[key]
         return inputs
 
     def _mask(self, batch: Batch) -> Tensor:
-        """[B, T] int64 as transformers has it, or [B, 1, T, T]: bool, but additive for attention that adds its mask."""
+        """[B, T] int64 as transformers has it, or [B, 1, T, T]: bool, but additive for attention that
+        adds its mask.
+        """
         mask = batch.attention_mask
         if mask.dim() == 2:
             return mask.long()
         if getattr(bare(self.module).config, "_attn_implementation", "sdpa") != "eager":
             return mask
         dtype = next(self.module.parameters()).dtype
-        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
+            ~mask, torch.finfo(dtype).min
+        )
 
 
 def decoder_of(model: Any) -> Any:
@@ -144,7 +165,11 @@ def decoder_layers(decoder: Any) -> nn.ModuleList:
         found = getattr(decoder, name, None)
         if isinstance(found, nn.ModuleList):
             return found
-    raise UsageError("LAYER", f"{type(decoder).__name__} has no list of layers", mend="use another architecture, or layer -1")
+    raise UsageError(
+        "LAYER",
+        f"{type(decoder).__name__} has no list of layers",
+        mend="use another architecture, or layer -1",
+    )
 
 
 def _routes(model: Any) -> bool:
@@ -152,7 +177,8 @@ def _routes(model: Any) -> bool:
 
 
 def router_loss(model: Any, outputs: Any, batch: Batch) -> Tensor | None:
-    """The load-balancing loss of a mixture of experts times its coefficient; None where the config doesn't ask for one.
+    """The load-balancing loss of a mixture of experts times its coefficient; None where the config
+    doesn't ask for one.
 
     The formula is the architecture's own (Switch Transformer, arXiv 2101.03961, eq. 4 to 6).
 
@@ -164,13 +190,19 @@ def router_loss(model: Any, outputs: Any, batch: Batch) -> Tensor | None:
     config = model.config.get_text_config()
     formula = getattr(sys.modules[type(model).__module__], "load_balancing_loss_func", None)
     logits = getattr(outputs, "router_logits", None)
-    experts = getattr(model, "num_experts", None) or getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    experts = (
+        getattr(model, "num_experts", None)
+        or getattr(config, "num_experts", None)
+        or getattr(config, "num_local_experts", None)
+    )
     top_k = getattr(model, "num_experts_per_tok", None) or getattr(config, "num_experts_per_tok", None)
     if formula is None or not logits or not experts or not top_k:
         raise UsageError(
-            "ROUTER-LOSS", f"the router loss of {type(model).__name__} isn't known", mend="set output_router_logits=false in its config",
+            "ROUTER-LOSS",
+            f"the router loss of {type(model).__name__} isn't known",
+            mend="set output_router_logits=false in its config",
             key="model.config",
-        )  # fmt: skip
+        )
     mask = batch.attention_mask if batch.attention_mask.dim() == 2 else batch.attention_mask[:, 0].any(-1)
     loss: Tensor = formula(logits, experts, top_k, mask)
     return loss * float(getattr(config, "router_aux_loss_coef", 0.0))

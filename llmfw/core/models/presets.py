@@ -15,7 +15,9 @@ import yaml
 def preset_names() -> tuple[str, ...]:
     """Names of all presets, sorted."""
     folder = files("llmfw") / "configs" / "models"
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+    return tuple(
+        sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    )
 
 
 @cache

@@ -26,7 +26,7 @@ def global_state() -> tuple[Any, ...]:
     """Snapshot of the global generators of Python, numpy and torch, comparable with ``same_state``."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  # the global state is what is watched
     numpy_state = (kind, bytes(np.asarray(keys).tobytes()), position, has_gauss, gauss)
-    cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
+    cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     return random.getstate(), numpy_state, torch.get_rng_state(), cuda
 
 
@@ -52,7 +52,9 @@ def restore_state(state: tuple[Any, ...]) -> None:
 
 @contextmanager
 def private_rng(seed: int) -> Iterator[None]:
-    """Within the block the global torch generator starts from ``seed``; after it all global generators are as before."""
+    """Within the block the global torch generator starts from ``seed``; after it all global generators
+    are as before.
+    """
     before = global_state()
     torch.manual_seed(seed)
     try:

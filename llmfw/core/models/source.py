@@ -23,13 +23,17 @@ _MLFLOW_ID = re.compile(r"[0-9a-f]{32}")
 class ModelSource:
     """Where weights come from.
 
-    kind: ``scratch`` (from ``model.config``, random), ``package`` (a preset's pinned distribution), ``hub``, ``folder``
-    (of transformers), or what llmfw saved: ``full`` (all weights) or ``adapter`` (what was trained, over a base).
+    kind: ``scratch`` (from ``model.config``, random), ``package`` (a preset's pinned distribution),
+        ``hub``, ``folder``
+    (of transformers), or what llmfw saved: ``full`` (all weights) or ``adapter`` (what was trained, over
+    a base).
     """
 
     kind: Kind
     model: ModelConfig
-    """Settings to load it by; its name is resolved (a folder's absolute path), so resolving it again is the same."""
+    """Settings to load it by; its name is resolved (a folder's absolute path), so resolving it again is
+    the same.
+    """
     folder: Path | None = None
     """Of kinds folder, full and adapter."""
     manifest: Mapping[str, Any] | None = None
@@ -37,12 +41,18 @@ class ModelSource:
     plugins: tuple[str, ...] = ()
     """Plugins without which the weights can't be used."""
     settings: Mapping[str, Any] | None = None
-    """Root keys (``tokenizer``, and the required plugins' own) under which the weights were made; None: none are known."""
+    """Root keys (``tokenizer``, and the required plugins' own) under which the weights were made; None:
+    none are known.
+    """
 
     @property
     def base(self) -> ModelConfig:
         """The model under an adapter; of other kinds the model itself."""
-        return self.model if self.kind != "adapter" or self.manifest is None else as_model(self.manifest["model"])
+        return (
+            self.model
+            if self.kind != "adapter" or self.manifest is None
+            else as_model(self.manifest["model"])
+        )
 
     @property
     def adapter(self) -> AdapterConfig | None:
@@ -52,7 +62,8 @@ class ModelSource:
 
 
 def resolve_model(model: ModelConfig | str, *, uri: str | None = None) -> ModelSource:
-    """Say what ``model.name`` means; reads at most a manifest, never weights, never the network (but for an MLflow run id).
+    """Say what ``model.name`` means; reads at most a manifest, never weights, never the network (but for
+    an MLflow run id).
 
     Args:
         model: settings, or a name alone.
@@ -96,7 +107,9 @@ def _known(kind: type, saved: Mapping[str, Any]) -> dict[str, Any]:
 def _from_path(path: Path, settings: ModelConfig) -> ModelSource:
     if path.is_file():
         mend = "convert it to a folder of safetensors" if path.suffix == ".gguf" else "name its folder"
-        raise UsageError("MODEL-FILE", "a model is a folder, this is a file", mend=mend, file=path, key="model.name")
+        raise UsageError(
+            "MODEL-FILE", "a model is a folder, this is a file", mend=mend, file=path, key="model.name"
+        )
     if (path / MANIFEST).is_file():
         return _from_manifest(path, settings)
     if (path / "run.json").is_file() or (path / "checkpoints").is_dir() or (path / "final").is_dir():
@@ -106,9 +119,12 @@ def _from_path(path: Path, settings: ModelConfig) -> ModelSource:
     if (path / "adapter_config.json").is_file():
         return _from_peft(path, settings)
     raise UsageError(
-        "MODEL-FOLDER", "the folder holds no model: neither config.json nor manifest.json", file=path,
-        mend="name a folder written by save_pretrained, a run's folder or a checkpoint", key="model.name",
-    )  # fmt: skip
+        "MODEL-FOLDER",
+        "the folder holds no model: neither config.json nor manifest.json",
+        file=path,
+        mend="name a folder written by save_pretrained, a run's folder or a checkpoint",
+        key="model.name",
+    )
 
 
 def _newest(run: Path) -> Path:
@@ -121,9 +137,12 @@ def _newest(run: Path) -> Path:
     found = newest_verified(run / "checkpoints") if (run / "checkpoints").is_dir() else None
     if found is None:
         raise CheckpointError(
-            "NO-CHECKPOINT", "the run has saved no weights yet", file=run,
-            mend="let it reach a checkpoint, or name another run", key="model.name",
-        )  # fmt: skip
+            "NO-CHECKPOINT",
+            "the run has saved no weights yet",
+            file=run,
+            mend="let it reach a checkpoint, or name another run",
+            key="model.name",
+        )
     return Path(found)
 
 
@@ -132,13 +151,19 @@ def _from_manifest(folder: Path, settings: ModelConfig) -> ModelSource:
     kind = manifest.get("kind")
     if kind not in ("adapter", "full") or not isinstance(manifest.get("model"), dict):
         raise CheckpointError(
-            "MANIFEST", "the manifest doesn't say what model this is", file=folder / MANIFEST,
+            "MANIFEST",
+            "the manifest doesn't say what model this is",
+            file=folder / MANIFEST,
             mend="name a checkpoint or a final folder that llmfw wrote",
-        )  # fmt: skip
+        )
     return ModelSource(
-        kind=kind, model=replace(settings, name=str(folder)), folder=folder, manifest=manifest,
-        plugins=tuple(manifest.get("requires", ())), settings=manifest.get("settings") or {},
-    )  # fmt: skip
+        kind=kind,
+        model=replace(settings, name=str(folder)),
+        folder=folder,
+        manifest=manifest,
+        plugins=tuple(manifest.get("requires", ())),
+        settings=manifest.get("settings") or {},
+    )
 
 
 def _from_peft(folder: Path, settings: ModelConfig) -> ModelSource:
@@ -147,12 +172,23 @@ def _from_peft(folder: Path, settings: ModelConfig) -> ModelSource:
     base = saved.get("base_model_name_or_path")
     if saved.get("peft_type") != "LORA" or not base:
         raise UsageError(
-            "ADAPTER", f"an adapter of type {saved.get('peft_type')} over {base!r} can't be loaded", mend="merge it into its base first",
+            "ADAPTER",
+            f"an adapter of type {saved.get('peft_type')} over {base!r} can't be loaded",
+            mend="merge it into its base first",
             file=folder / "adapter_config.json",
-        )  # fmt: skip
+        )
     model = {"name": base, "revision": saved.get("revision")}
-    manifest = {"kind": "adapter", "model": model, "adapter": {"kind": "lora"}, "plugins": [], "surgeries": [], "peft": True}
-    return ModelSource(kind="adapter", model=replace(settings, name=str(folder)), folder=folder, manifest=manifest)
+    manifest = {
+        "kind": "adapter",
+        "model": model,
+        "adapter": {"kind": "lora"},
+        "plugins": [],
+        "surgeries": [],
+        "peft": True,
+    }
+    return ModelSource(
+        kind="adapter", model=replace(settings, name=str(folder)), folder=folder, manifest=manifest
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -174,10 +210,15 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            "JSON", f"not readable as json ({type(error).__name__}: {error})", file=path, mend="restore the file, or name another folder",
-        ) from error  # fmt: skip
+            "JSON",
+            f"not readable as json ({type(error).__name__}: {error})",
+            file=path,
+            mend="restore the file, or name another folder",
+        ) from error
     if not isinstance(value, dict):
-        raise CheckpointError("JSON", "not a json object", file=path, mend="restore the file, or name another folder")
+        raise CheckpointError(
+            "JSON", "not a json object", file=path, mend="restore the file, or name another folder"
+        )
     return value
 
 

@@ -1,7 +1,10 @@
-"""Weights into a folder and back, bit for bit: what was trained, in safetensors, and what the manifest says of it.
+"""Weights into a folder and back, bit for bit: what was trained, in safetensors, and what the manifest
+says of it.
 
-Under an adapter a folder holds ``adapter_model.safetensors`` and ``adapter_config.json`` (PEFT's own form); else a folder of
-transformers. Beside either: ``surgeries.safetensors`` (what surgeries added to the model or train in it) and NAME.safetensors
+Under an adapter a folder holds ``adapter_model.safetensors`` and ``adapter_config.json`` (PEFT's own
+form); else a folder of
+transformers. Beside either: ``surgeries.safetensors`` (what surgeries added to the model or train in it)
+and NAME.safetensors
 of each companion, both with the base's hash in their metadata.
 """
 
@@ -17,29 +20,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from llmfw.core.checkpoint import verify
 from llmfw.core.errors import CheckpointError, PluginError
 from llmfw.core.models.adapters import bare, is_adapted
 from llmfw.core.models.names import plain_name
 from llmfw.core.models.source import MANIFEST, read_manifest
-from llmfw.core.models.weights import header, weight_files
+from llmfw.core.models.talk import quiet
+from llmfw.core.models.weights import ADAPTER_FILE, SURGERY_FILE, header, weight_files
 from llmfw.core.records import Surgery
 from llmfw.core.schema import Root
 
 if TYPE_CHECKING:
     from llmfw.core.models.build import BuiltModel
 
-ADAPTER_FILE = "adapter_model.safetensors"
-SURGERY_FILE = "surgeries.safetensors"
-
 
 def save_weights(built: BuiltModel, folder: Path) -> None:
-    """Write what was trained into ``folder`` (made if absent), and the tokenizer. The caller makes it durable and adds the manifest."""
+    """Write what was trained into ``folder`` (made if absent), and the tokenizer. The caller makes it
+    durable and adds the manifest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state, own = _state(built.module), set(built.own)
     note = {"format": "pt", "base_hash": built.base_hash}
     if built.kind == "full":
         rest = {name: value.contiguous() for name, value in state.items() if name not in own}
-        bare(built.module).save_pretrained(folder, state_dict=rest, save_original_format=False, max_shard_size="1000GB")
+        with quiet():
+            bare(built.module).save_pretrained(
+                folder, state_dict=rest, save_original_format=False, max_shard_size="1000GB"
+            )
     if is_adapted(built.module):
         _save_adapter(built, folder)
     if own:
@@ -50,18 +57,19 @@ def save_weights(built: BuiltModel, folder: Path) -> None:
         built.tokenizer.save_pretrained(folder)
 
 
-save_adapter_or_model = save_weights
-
-
 def load_weights(built: BuiltModel, folder: Path) -> None:
-    """Put saved tensors into a model that was built in the same way, in place. Surgeries that the folder doesn't know keep theirs.
+    """Put saved tensors into a model that was built in the same way, in place. Surgeries that the folder
+    doesn't know keep theirs.
 
     Raises:
-        CheckpointError: the folder is of another base, lacks tensors or has too many, or needs a surgery that isn't there.
+        CheckpointError: the folder is of another base, lacks tensors or has too many, or needs a surgery
+        that isn't there.
     """
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
     known: set[str] | None = None
     if manifest is not None:
+        if "files" in manifest:
+            verify(folder)
         _check(built, manifest, folder)
         known = {saved["name"] for saved in manifest.get("surgeries", ())}
     state, own = _state(built.module), set(built.own)
@@ -72,7 +80,12 @@ def load_weights(built: BuiltModel, folder: Path) -> None:
     if (folder / SURGERY_FILE).is_file():
         found |= _read(folder / SURGERY_FILE)
     wanted = set(state) if built.kind == "full" else own
-    fresh = {name for one in built.reports if known is not None and one.surgery.name not in known for name in one.added}
+    fresh = {
+        name
+        for one in built.reports
+        if known is not None and one.surgery.name not in known
+        for name in one.added
+    }
     _copy(state, found, wanted, fresh, folder)
     if is_adapted(built.module):
         _load_adapter(built.module, folder)
@@ -91,7 +104,8 @@ def weights_manifest(
     """What a manifest has to say for ``resolve_model`` and ``build_model`` to make the model again; json.
 
     Args:
-        plugin_settings: settings by plugin's name; those of plugins without which the weights can't be used are kept.
+        plugin_settings: settings by plugin's name; those of plugins without which the weights can't
+            be used are kept.
     """
     requires = list(dict.fromkeys(one.plugin for one in built.reports if one.surgery.required_on_load))
     settings = {name: _plain(value) for name, value in (plugin_settings or {}).items() if name in requires}
@@ -106,13 +120,17 @@ def weights_manifest(
         "requires": requires,
         "surgeries": [
             {
-                "name": one.surgery.name, "plugin": one.plugin, "phase": one.surgery.phase, "seed": one.seed,
-                "required_on_load": one.surgery.required_on_load, "companions": sorted(one.report.companions),
+                "name": one.surgery.name,
+                "plugin": one.plugin,
+                "phase": one.surgery.phase,
+                "seed": one.seed,
+                "required_on_load": one.surgery.required_on_load,
+                "companions": sorted(one.report.companions),
             }
             for one in built.reports
         ],
         "settings": settings,
-    }  # fmt: skip
+    }
 
 
 def check_surgeries(manifest: Mapping[str, Any], surgeries: Sequence[Surgery], folder: Path) -> None:
@@ -125,9 +143,11 @@ def check_surgeries(manifest: Mapping[str, Any], surgeries: Sequence[Surgery], f
     for saved in manifest.get("surgeries", ()):
         if saved["required_on_load"] and saved["name"] not in present:
             raise CheckpointError(
-                "SURGERY-MISSING", f"these weights were made with surgery {saved['name']!r} of plugin {saved['plugin']!r}, which is not switched on",
-                mend=f"add --plugin {saved['plugin']}", file=folder,
-            )  # fmt: skip
+                "SURGERY-MISSING",
+                f"surgery {saved['name']!r} of plugin {saved['plugin']!r} made these weights, but isn't switched on",
+                mend=f"add --plugin {saved['plugin']}",
+                file=folder,
+            )
 
 
 def companion_state(name: str, companion: nn.Module) -> dict[str, Tensor]:
@@ -139,27 +159,39 @@ def companion_state(name: str, companion: nn.Module) -> dict[str, Tensor]:
     state = companion.state_dict(keep_vars=True)
     for key, value in state.items():
         if not isinstance(value, Tensor):
-            raise PluginError("COMPANION", f"{key} of companion {name!r} is {type(value).__name__}, not a tensor", mend="keep state in tensors")
+            raise PluginError(
+                "COMPANION",
+                f"{key} of companion {name!r} is {type(value).__name__}, not a tensor",
+                mend="keep state in tensors",
+            )
     return state
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
     """The model's state by plain name, adapters left out; values share memory with the model."""
-    return {plain_name(name): value for name, value in module.state_dict(keep_vars=True).items() if ".lora_" not in name}
+    return {
+        plain_name(name): value
+        for name, value in module.state_dict(keep_vars=True).items()
+        if ".lora_" not in name
+    }
 
 
 def _check(built: BuiltModel, manifest: Mapping[str, Any], folder: Path) -> None:
     check_surgeries(manifest, [one.surgery for one in built.reports], folder)
     if manifest.get("kind") != built.kind:
         raise CheckpointError(
-            "WEIGHTS-KIND", f"the folder holds {manifest.get('kind')!r} weights, the run trains {built.kind!r}",
-            mend="use the adapter settings that it was made with", file=folder,
-        )  # fmt: skip
+            "WEIGHTS-KIND",
+            f"the folder holds {manifest.get('kind')!r} weights, the run trains {built.kind!r}",
+            mend="use the adapter settings that it was made with",
+            file=folder,
+        )
     if built.kind == "adapter" and manifest.get("base_hash") != built.base_hash:
         raise CheckpointError(
-            "WEIGHTS-BASE", f"the weights belong to a base with hash {str(manifest.get('base_hash'))[:12]}, this one has {built.base_hash[:12]}",
-            mend="use the base model (and seed) that they were trained on", file=folder,
-        )  # fmt: skip
+            "WEIGHTS-BASE",
+            f"the weights' base has hash {str(manifest.get('base_hash'))[:12]}, this one {built.base_hash[:12]}",
+            mend="use the base model (and seed) that they were trained on",
+            file=folder,
+        )
 
 
 def _save_adapter(built: BuiltModel, folder: Path) -> None:
@@ -175,21 +207,34 @@ def _save_adapter(built: BuiltModel, folder: Path) -> None:
 def _load_adapter(module: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
-    target = get_peft_model_state_dict(module, state_dict=module.state_dict(keep_vars=True), save_embedding_layers=False)
+    target = get_peft_model_state_dict(
+        module, state_dict=module.state_dict(keep_vars=True), save_embedding_layers=False
+    )
     _copy(target, _read(folder / ADAPTER_FILE), set(target), set(), folder / ADAPTER_FILE)
 
 
 @torch.no_grad()
-def _copy(target: Mapping[str, Tensor], found: Mapping[str, Tensor], wanted: set[str], fresh: set[str], place: Path) -> None:
-    """Copy ``found`` into ``target``; every wanted name must be there, or tied to one that is, or be ``fresh``."""
+def _copy(
+    target: Mapping[str, Tensor], found: Mapping[str, Tensor], wanted: set[str], fresh: set[str], place: Path
+) -> None:
+    """Copy ``found`` into ``target``; every wanted name must be there, or tied to one that is, or be
+    ``fresh``.
+    """
     mend = "name the checkpoint of this very model, with the same plugins and settings"
     extra = sorted(set(found) - set(target))
     if extra:
-        raise CheckpointError("WEIGHTS-NAMES", f"{len(extra)} tensors have no place in the model, e.g. {extra[0]}", mend=mend, file=place)
+        raise CheckpointError(
+            "WEIGHTS-NAMES",
+            f"{len(extra)} tensors have no place in the model, e.g. {extra[0]}",
+            mend=mend,
+            file=place,
+        )
     held = {id(target[name]) for name in found}
     missing = sorted(name for name in wanted - fresh if name not in found and id(target[name]) not in held)
     if missing:
-        raise CheckpointError("WEIGHTS-NAMES", f"{len(missing)} tensors are missing, e.g. {missing[0]}", mend=mend, file=place)
+        raise CheckpointError(
+            "WEIGHTS-NAMES", f"{len(missing)} tensors are missing, e.g. {missing[0]}", mend=mend, file=place
+        )
     for name, value in found.items():
         if value.shape != target[name].shape:
             shapes = f"{tuple(value.shape)} instead of {tuple(target[name].shape)}"

@@ -32,7 +32,8 @@ class Done:
 
 @dataclass(kw_only=True)
 class Theatre:
-    """Applies surgeries in the user's order and keeps what they did. ``done`` ones, restored with a checkpoint, aren't done again.
+    """Applies surgeries in the user's order and keeps what they did. ``done`` ones, restored with a
+    checkpoint, aren't done again.
 
     A surgery draws from ``seeds[its name]`` where that's given, else from ``seed``.
     """
@@ -48,9 +49,10 @@ class Theatre:
         for plugin, surgery in self.surgeries:
             if surgery.name in seen:
                 raise ConflictError(
-                    "SURGERY-NAME", f"plugins {seen[surgery.name]!r} and {plugin!r} both have a surgery {surgery.name!r}",
+                    "SURGERY-NAME",
+                    f"plugins {seen[surgery.name]!r} and {plugin!r} both have a surgery {surgery.name!r}",
                     mend=f"switch one off (--no-plugin {plugin})",
-                )  # fmt: skip
+                )
             seen[surgery.name] = plugin
 
     def has(self, phase: str) -> bool:
@@ -61,7 +63,8 @@ class Theatre:
         """Apply the surgeries of a phase to the config (``before_load``) or the model.
 
         Raises:
-            PluginError: a surgery that raises, draws from a global generator, answers no Report, or did nothing though its
+            PluginError: a surgery that raises, draws from a global generator, answers no Report, or did
+            nothing though its
                 settings aren't neutral; the message names the plugin.
         """
         over = {one.surgery.name for one in self.done}
@@ -71,13 +74,18 @@ class Theatre:
             before = None if phase == "before_load" else state_names(target)
             report = self._apply(plugin, surgery, target)
             added = () if before is None else tuple(sorted(state_names(target) - before))
-            self.done.append(Done(plugin=plugin, surgery=surgery, report=report, added=added, seed=self._seed(surgery)))
+            self.done.append(
+                Done(plugin=plugin, surgery=surgery, report=report, added=added, seed=self._seed(surgery))
+            )
             for name, companion in report.companions.items():
                 self._accept(plugin, surgery, name, companion)
 
     def note_added_before_load(self, added: Sequence[str]) -> None:
         """Credit tensors that only the changed config has to the surgeries of phase ``before_load``."""
-        self.done = [replace(one, added=tuple(sorted(added))) if one.surgery.phase == "before_load" else one for one in self.done]
+        self.done = [
+            replace(one, added=tuple(sorted(added))) if one.surgery.phase == "before_load" else one
+            for one in self.done
+        ]
 
     def _seed(self, surgery: Surgery) -> int:
         return self.seeds.get(surgery.name, self.seed)
@@ -91,23 +99,37 @@ class Theatre:
             error.add_note(f"raised by {who} in phase {surgery.phase}")
             raise
         if not same_state(state, global_state()):
-            raise PluginError("SURGERY-RANDOM", f"{who} changed a global random generator", mend="draw from the generator that apply receives")
+            raise PluginError(
+                "SURGERY-RANDOM",
+                f"{who} changed a global random generator",
+                mend="draw from the generator that apply receives",
+            )
         if not isinstance(report, Report):
-            raise PluginError("SURGERY-REPORT", f"{who} answered {type(report).__name__}, not a Report", mend="return llmfw.Report(...)")
+            raise PluginError(
+                "SURGERY-REPORT",
+                f"{who} answered {type(report).__name__}, not a Report",
+                mend="return llmfw.Report(...)",
+            )
         if not report.changed and not report.companions and not surgery.neutral:
             raise PluginError(
-                "SURGERY-IDLE", f"{who} changed nothing", mend="mend its settings or its patterns, or say neutral=True where that's meant"
+                "SURGERY-IDLE",
+                f"{who} changed nothing",
+                mend="mend its settings or its patterns, or say neutral=True where that's meant",
             )
         return report
 
     def _accept(self, plugin: str, surgery: Surgery, name: str, companion: Any) -> None:
         who = f"surgery {surgery.name!r} of plugin {plugin!r}"
         if not isinstance(companion, nn.Module):
-            raise PluginError("COMPANION", f"companion {name!r} of {who} is no torch module", mend="give an nn.Module")
+            raise PluginError(
+                "COMPANION", f"companion {name!r} of {who} is no torch module", mend="give an nn.Module"
+            )
         taken = name in self.companions or name in _RESERVED
         if taken or not name.isidentifier():
             what = "is already taken" if taken else "is no identifier"
-            raise PluginError("COMPANION", f"the name {name!r} of a companion of {who} {what}", mend="name it otherwise")
+            raise PluginError(
+                "COMPANION", f"the name {name!r} of a companion of {who} {what}", mend="name it otherwise"
+            )
         self.companions[name] = companion
 
 
@@ -116,9 +138,15 @@ def state_names(module: nn.Module) -> set[str]:
     return {plain_name(name) for name in module.state_dict(keep_vars=True)}
 
 
-def all_parameters(module: nn.Module, companions: Mapping[str, nn.Module], *, tied: bool = False) -> dict[str, nn.Parameter]:
-    """Every parameter by its plain name; companions' under ``companions.NAME.``. With ``tied`` one parameter may have two names."""
-    found = {plain_name(name): parameter for name, parameter in module.named_parameters(remove_duplicate=not tied)}
+def all_parameters(
+    module: nn.Module, companions: Mapping[str, nn.Module], *, tied: bool = False
+) -> dict[str, nn.Parameter]:
+    """Every parameter by its plain name; companions' under ``companions.NAME.``. With ``tied`` one
+    parameter may have two names.
+    """
+    found = {
+        plain_name(name): parameter for name, parameter in module.named_parameters(remove_duplicate=not tied)
+    }
     for companion in sorted(companions):
         for name, parameter in companions[companion].named_parameters():
             found[f"{COMPANIONS}{companion}.{name}"] = parameter
@@ -129,19 +157,22 @@ def wake(done: Sequence[Done], parameters: Mapping[str, nn.Parameter]) -> tuple[
     """Make what surgeries name as trainable require gradients again; returns its names.
 
     Raises:
-        PluginError: a pattern of ``trainable``, ``no_weight_decay`` or ``rank_local`` that matches no parameter.
+        PluginError: a pattern of ``trainable``, ``no_weight_decay`` or ``rank_local`` that matches no
+        parameter.
     """
     names = list(parameters)
     for one in done:
+        who = f"surgery {one.surgery.name!r} of plugin {one.plugin!r}"
         if one.surgery.neutral and not one.report.changed and not one.report.companions:
             continue
         for key in ("trainable", "no_weight_decay", "rank_local"):
             lost = unmatched(names, getattr(one.surgery, key))
             if lost:
                 raise PluginError(
-                    "SURGERY-PATTERN", f"surgery {one.surgery.name!r} of plugin {one.plugin!r}: {key} pattern {lost[0]!r} matches no parameter",
-                    mend="mend the pattern; names are those of the model without PEFT's prefixes, or companions.NAME.*",
-                )  # fmt: skip
+                    "SURGERY-PATTERN",
+                    f"{who}: {key} pattern {lost[0]!r} matches no parameter",
+                    mend="use names of the model without PEFT's prefixes, or companions.NAME.*",
+                )
     patterns = [pattern for one in done for pattern in one.surgery.trainable]
     woken = tuple(name for name in names if matches(name, patterns))
     for name in woken:

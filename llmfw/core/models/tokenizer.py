@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmfw.core.errors import UsageError
-from llmfw.core.models.configs import base_model, check_code
+from llmfw.core.models.configs import check_code
 from llmfw.core.models.fetch import hub_folder, local_folder
 from llmfw.core.models.source import ModelSource, as_model, resolve_model
 from llmfw.core.models.templates import NAMED
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 
 
-def load_tokenizer(model: ModelConfig | ModelSource, tokenizer: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    model: ModelConfig | ModelSource, tokenizer: TokenizerConfig | None = None
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a run. A model made from scratch has the byte tokenizer for its own.
 
     A tokenizer without a padding token pads with its end-of-text token (padding is masked everywhere).
@@ -34,9 +36,11 @@ def load_tokenizer(model: ModelConfig | ModelSource, tokenizer: TokenizerConfig 
     if found.pad_token_id is None:
         if found.eos_token is None:
             raise UsageError(
-                "TOKENIZER", "the tokenizer has neither a padding nor an end-of-text token", mend="choose another with tokenizer.name",
+                "TOKENIZER",
+                "the tokenizer has neither a padding nor an end-of-text token",
+                mend="choose another with tokenizer.name",
                 key="tokenizer.name",
-            )  # fmt: skip
+            )
         found.pad_token = found.eos_token
     return found
 
@@ -51,9 +55,11 @@ def check_vocabulary(tokenizer: Any, model_config: Any) -> None:
     largest = max(tokenizer.get_vocab().values())
     if size is not None and largest >= size:
         raise UsageError(
-            "VOCABULARY", f"the tokenizer's ids reach {largest}, the model has {size} (0 to {size - 1})",
-            mend="use the model's own tokenizer (tokenizer.name=null)", key="tokenizer.name",
-        )  # fmt: skip
+            "VOCABULARY",
+            f"the tokenizer's ids reach {largest}, the model has {size} (0 to {size - 1})",
+            mend="use the model's own tokenizer (tokenizer.name=null)",
+            key="tokenizer.name",
+        )
 
 
 def _named(name: str, source: ModelSource) -> PreTrainedTokenizerBase:
@@ -92,7 +98,13 @@ def _load(folder: Path, settings: ModelConfig) -> PreTrainedTokenizerBase:
 
     check_code(folder, settings)
     if not any((folder / name).is_file() for name in _FILES):
-        raise UsageError("TOKENIZER", "the folder holds no tokenizer", file=folder, mend="choose one with tokenizer.name", key="tokenizer.name")
+        raise UsageError(
+            "TOKENIZER",
+            "the folder holds no tokenizer",
+            file=folder,
+            mend="choose one with tokenizer.name",
+            key="tokenizer.name",
+        )
     try:
         loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
@@ -100,9 +112,12 @@ def _load(folder: Path, settings: ModelConfig) -> PreTrainedTokenizerBase:
     except Exception as error:  # tokenizers raises bare Exception, transformers many kinds
         said = " ".join(str(error).split())[:300]
         raise UsageError(
-            "TOKENIZER", f"the tokenizer can't be loaded: {type(error).__name__}: {said}", file=folder,
-            mend="restore its files, or choose another with tokenizer.name", key="tokenizer.name",
-        ) from error  # fmt: skip
+            "TOKENIZER",
+            f"the tokenizer can't be loaded: {type(error).__name__}: {said}",
+            file=folder,
+            mend="restore its files, or choose another with tokenizer.name",
+            key="tokenizer.name",
+        ) from error
     return loaded
 
 
@@ -113,5 +128,8 @@ def _template(name: str) -> str:
     if path.is_file():
         return path.read_text(encoding="utf-8")
     raise UsageError(
-        "TEMPLATE", f"no chat template named {name!r}", mend=f"name a file, or one of: {', '.join(NAMED)}", key="tokenizer.template"
+        "TEMPLATE",
+        f"no chat template named {name!r}",
+        mend=f"name a file, or one of: {', '.join(NAMED)}",
+        key="tokenizer.template",
     )

@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmfw.core.cache import cache_dir
 from llmfw.core.errors import CheckpointError, UsageError
@@ -19,16 +20,22 @@ from llmfw.core.models.configs import check_folder
 from llmfw.core.models.fetch import local_folder
 from llmfw.core.models.rng import private_rng, seed_of
 from llmfw.core.models.source import ModelSource, read_json
+from llmfw.core.models.talk import quiet
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
 _log = logging.getLogger(__name__)
+ADAPTER_FILE = "adapter_model.safetensors"
+SURGERY_FILE = "surgeries.safetensors"
 _FLIPPED = "the file is damaged or was not fully downloaded"
 
 
-def load_module(source: ModelSource, config: PretrainedConfig, seed: int, *, must: Collection[str] | None = None) -> PreTrainedModel:
-    """The model of a source that isn't an adapter, in evaluation mode, on the CPU; global random generators stay as they were.
+def load_module(
+    source: ModelSource, config: PretrainedConfig, seed: int, *, must: Collection[str] | None = None
+) -> Any:
+    """The model of a source that isn't an adapter, in evaluation mode, on the CPU; global random
+    generators stay as they were.
 
     Args:
         config: from ``load_model_config``, possibly changed by surgeries.
@@ -40,48 +47,67 @@ def load_module(source: ModelSource, config: PretrainedConfig, seed: int, *, mus
         CheckpointError: a damaged file.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as talk
 
+    auto: Any = AutoModelForCausalLM
     dtype = getattr(torch, source.model.dtype)
     if source.kind == "scratch":
         with private_rng(seed_of(seed, "weights")):
-            module: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=source.model.attention)
-        return module.eval()
+            return auto.from_config(config, dtype=dtype, attn_implementation=source.model.attention).eval()
     folder = local_folder(source)
     check_folder(folder, source.model)
     weight_files(folder)
-    bars = talk.is_progress_bar_enabled()
-    talk.disable_progress_bar()
     try:
-        with private_rng(seed_of(seed, "weights")):
-            module, report = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=dtype, attn_implementation=source.model.attention, use_safetensors=True,
-                local_files_only=True, trust_remote_code=source.model.trust_remote_code, output_loading_info=True,
-            )  # fmt: skip
-    except Exception as error:  # safetensors and transformers raise many kinds for one thing: files that don't fit
+        with private_rng(seed_of(seed, "weights")), quiet():
+            module, report = auto.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation=source.model.attention,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=source.model.trust_remote_code,
+                output_loading_info=True,
+            )
+    except Exception as error:  # safetensors and transformers raise many kinds where files and config differ
         said = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            "WEIGHTS", f"the weights can't be loaded: {type(error).__name__}: {said}", file=folder, mend="restore the files or fetch them again"
+            "WEIGHTS",
+            f"the weights can't be loaded: {type(error).__name__}: {said}",
+            file=folder,
+            mend="restore the files or fetch them again",
         ) from error
-    finally:
-        if bars:
-            talk.enable_progress_bar()
     missing = sorted(name for name in report["missing_keys"] if must is None or name in must)
     if missing:
         raise CheckpointError(
-            "WEIGHTS", f"{len(missing)} tensors of the model are not in its files, e.g. {missing[0]}", file=folder,
+            "WEIGHTS",
+            f"{len(missing)} tensors of the model are not in its files, e.g. {missing[0]}",
+            file=folder,
             mend="restore the files, or switch on the plugin whose surgery made them",
-        )  # fmt: skip
+        )
     if report["unexpected_keys"]:
         extra = sorted(report["unexpected_keys"])
-        _log.warning("%s: %d tensors in the files have no place in the model and were left out, e.g. %s", folder, len(extra), extra[0])
+        _log.warning(
+            "%s: %d tensors in the files have no place in the model and were left out, e.g. %s",
+            folder,
+            len(extra),
+            extra[0],
+        )
     return module.eval()
 
 
 def source_files(source: ModelSource) -> list[Path]:
-    """The safetensors files of a source that isn't from scratch; of what llmfw saved, all of its folder."""
+    """The safetensors files that hold a source's weights; not for a model from scratch."""
     folder = local_folder(source)
-    return sorted(folder.glob("*.safetensors")) if source.manifest is not None else weight_files(folder)
+    if source.manifest is None:
+        return weight_files(folder)
+    names = [ADAPTER_FILE, SURGERY_FILE]
+    names += [
+        f"{name}.safetensors"
+        for saved in source.manifest.get("surgeries", ())
+        for name in saved["companions"]
+    ]
+    found = [folder / name for name in names if (folder / name).is_file()]
+    return found if source.manifest["kind"] == "adapter" else [*weight_files(folder), *found]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -100,10 +126,19 @@ def weight_files(folder: Path) -> list[Path]:
         pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
         if pickles:
             raise UsageError(
-                "MODEL-PICKLE", "the weights are a pickle, which can run code when it's read", file=pickles[0],
-                mend="use a safetensors version of the model", key="model.name",
-            )  # fmt: skip
-        raise UsageError("MODEL-FOLDER", "the folder holds no model.safetensors", file=folder, mend="name a folder with weights", key="model.name")
+                "MODEL-PICKLE",
+                "the weights are a pickle, which can run code when it's read",
+                file=pickles[0],
+                mend="use a safetensors version of the model",
+                key="model.name",
+            )
+        raise UsageError(
+            "MODEL-FOLDER",
+            "the folder holds no model.safetensors",
+            file=folder,
+            mend="name a folder with weights",
+            key="model.name",
+        )
     for path in found:
         header(path)
     return found
@@ -121,24 +156,34 @@ def header(path: Path) -> dict[str, Any]:
         with path.open("rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
             if size < 8 or length > size - 8:
-                raise CheckpointError("WEIGHTS", f"no safetensors file of {size} bytes; {_FLIPPED}", file=path, mend=mend)
+                raise CheckpointError(
+                    "WEIGHTS", f"no safetensors file of {size} bytes; {_FLIPPED}", file=path, mend=mend
+                )
             found = json.loads(handle.read(length))
         ends = [entry["data_offsets"][1] for name, entry in found.items() if name != "__metadata__"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError("WEIGHTS", f"no safetensors file ({type(error).__name__})", file=path, mend=mend) from error
+        raise CheckpointError(
+            "WEIGHTS", f"no safetensors file ({type(error).__name__})", file=path, mend=mend
+        ) from error
     if 8 + length + max(ends, default=0) != size:
-        raise CheckpointError("WEIGHTS", f"{size} bytes instead of {8 + length + max(ends, default=0)}; {_FLIPPED}", file=path, mend=mend)
+        raise CheckpointError(
+            "WEIGHTS",
+            f"{size} bytes instead of {8 + length + max(ends, default=0)}; {_FLIPPED}",
+            file=path,
+            mend=mend,
+        )
     return dict(found)
 
 
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over (name, dtype, shape, bytes) of tensors, sorted by name."""
+def hash_module(module: nn.Module) -> str:
+    """SHA-256 over (name, dtype, shape, bytes) of a module's parameters and saved buffers, sorted by
+    name; tied ones once.
+    """
+    names = {name for name, _ in module.named_parameters()} | {name for name, _ in module.named_buffers()}
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        dtype = str(value.dtype).removeprefix("torch.")
-        digest.update(f"{name}|{dtype}|{tuple(value.shape)}|".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    for name, value in sorted(module.state_dict().items()):
+        if name in names:
+            _feed(digest, name, value)
     return digest.hexdigest()
 
 
@@ -155,15 +200,20 @@ def hash_files(paths: Iterable[Path]) -> str:
     from safetensors import safe_open
 
     digest = hashlib.sha256()
-    where = {name: path for path in paths for name in header(path) if name != "__metadata__"}
-    handles = {path: safe_open(path, framework="pt") for path in paths}
-    for name in sorted(where):
-        value = handles[where[name]].get_tensor(name)
-        dtype = str(value.dtype).removeprefix("torch.")
-        digest.update(f"{name}|{dtype}|{tuple(value.shape)}|".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
-    found = digest.hexdigest()
-    partial = note.with_suffix(f".{key[:4]}.tmp")
-    partial.write_text(json.dumps({"files": facts, "hash": found}), encoding="utf-8")
+    where = sorted((name, path) for path in paths for name in header(path) if name != "__metadata__")
+    with contextlib.ExitStack() as stack:
+        handles: dict[Path, Any] = {
+            path: stack.enter_context(safe_open(path, framework="pt")) for path in paths
+        }
+        for name, path in where:
+            _feed(digest, name, handles[path].get_tensor(name))
+    partial = note.with_suffix(f".{os.getpid()}.tmp")
+    partial.write_text(json.dumps({"files": facts, "hash": digest.hexdigest()}), encoding="utf-8")
     partial.replace(note)
-    return found
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, name: str, value: Tensor) -> None:
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    digest.update(f"{name}|{str(value.dtype).removeprefix('torch.')}|{tuple(value.shape)}|".encode())
+    digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")

@@ -1,0 +1,96 @@
+"""What of a model trains, how it is grouped for the optimizer, and how large it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from llmfw.core.models.build import BuiltModel
+from llmfw.core.models.surgery import all_parameters
+
+
+def trainable_parameters(built: BuiltModel) -> dict[str, nn.Parameter]:
+    """Parameters that require gradients by plain name, companions' under ``companions.NAME.``; in a fixed
+    order.
+    """
+    found = all_parameters(built.module, built.companions)
+    return {name: parameter for name, parameter in found.items() if parameter.requires_grad}
+
+
+def parameter_groups(built: BuiltModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer: ``decay``, ``no_decay`` and, where surgeries ask for one,
+    ``surgery_no_decay``.
+
+    Norms, biases and embeddings (a head tied to one, too) aren't decayed, nor is any other parameter with
+    fewer than
+    two dimensions. Each group has ``params``, ``weight_decay``, ``name`` and ``names``; empty groups are
+    left out.
+    """
+    undecayed = _norms_and_embeddings(built)
+    asked = set(built.no_weight_decay)
+    tied: dict[int, set[str]] = {}
+    for name, parameter in all_parameters(built.module, built.companions, tied=True).items():
+        tied.setdefault(id(parameter), set()).add(name)
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = {"decay": [], "no_decay": [], "surgery_no_decay": []}
+    for name, parameter in trainable_parameters(built).items():
+        if tied[id(parameter)] & asked:
+            group = "surgery_no_decay"
+        elif parameter.dim() < 2 or id(parameter) in undecayed or name.endswith(".bias"):
+            group = "no_decay"
+        else:
+            group = "decay"
+        groups[group].append((name, parameter))
+    return [
+        {
+            "params": [parameter for _, parameter in members],
+            "weight_decay": weight_decay if group == "decay" else 0.0,
+            "name": group,
+            "names": [name for name, _ in members],
+        }
+        for group, members in groups.items()
+        if members
+    ]
+
+
+def _norms_and_embeddings(built: BuiltModel) -> set[int]:
+    found: set[int] = set()
+    for root in (built.module, *built.companions.values()):
+        for part in root.modules():
+            if isinstance(part, nn.Embedding) or "norm" in type(part).__name__.lower():
+                found |= {id(parameter) for parameter in part.parameters(recurse=False)}
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What the plan and the run's record say of a model: counts of parameters, and the hash of its base."""
+
+    model_type: str
+    parameters: int
+    trainable: int
+    adapter: int
+    surgeries: int
+    base_hash: str
+    revision: str | None
+
+    @property
+    def share(self) -> float:
+        """Trainable parameters as a share of all, 0 to 1."""
+        return self.trainable / self.parameters if self.parameters else 0.0
+
+
+def model_facts(built: BuiltModel) -> ModelFacts:
+    """Facts of a built model; tied parameters count once, companions' count too."""
+    every = all_parameters(built.module, built.companions)
+    own = {*built.own, *(name for name in built.trainable if name.startswith("companions."))}
+    return ModelFacts(
+        model_type=built.config.model_type,
+        parameters=sum(parameter.numel() for parameter in every.values()),
+        trainable=sum(parameter.numel() for parameter in every.values() if parameter.requires_grad),
+        adapter=sum(parameter.numel() for name, parameter in every.items() if ".lora_" in name),
+        surgeries=sum(parameter.numel() for name, parameter in every.items() if name in own),
+        base_hash=built.base_hash,
+        revision=built.model.revision,
+    )

@@ -1,0 +1,33 @@
+"""Keeps libraries from talking over our own output while they load, save and wrap models."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers and no notes that are meant for their own developers, within the
+    block.
+    """
+    from transformers.utils import logging as bars
+
+    talk: Any = bars
+    shown = talk.is_progress_bar_enabled()
+    kernels = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = kernels.level
+    # on processors with AVX512-BF16 it would fetch a kernel from the hub, and complains where it can't
+    kernels.setLevel(logging.ERROR)
+    talk.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            yield
+    finally:
+        kernels.setLevel(level)
+        if shown:
+            talk.enable_progress_bar()

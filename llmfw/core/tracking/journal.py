@@ -14,6 +14,7 @@ A number that isn't finite is written as "NaN", "Infinity" or "-Infinity", so th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -121,8 +122,8 @@ class Journal:
                 if durable:
                     os.fsync(self._file)
             except OSError as error:
-                # half a line would spoil the next one
-                os.ftruncate(self._file, before)
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, before)  # half a line would spoil the next one
                 raise _unwritable(self.path, error) from error
 
     def _mend(self) -> None:

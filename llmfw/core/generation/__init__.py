@@ -4,7 +4,7 @@ Engine: ``generate``, its settings ``Sampling`` (``from_config``), ``end_of_turn
 Prompts: ``prompt_of`` a row, ``encode_prompt``, ``render``.
 Caches: ``FULL_CACHE``, ``attention_of`` (switches a cache's attention function on), ``prefill``.
 Drawing: ``distribution``, ``pick``, ``uniforms``. Ends: ``finish``, ``TextStream``.
-Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy``. Reports: ``generated_length``.
+Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy``. Scores: ``score_examples``. Reports: ``generated_length``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmfw.core.generation.prompts import encode_prompt, prompt_of, render
     from llmfw.core.generation.reports import generated_length
     from llmfw.core.generation.sampling import Sampling, end_of_turn_ids, from_config, request_seed
+    from llmfw.core.generation.scores import AnswerScore, score_examples
     from llmfw.core.generation.stopping import TextStream, finish
 
 _HOME = {
@@ -30,11 +31,13 @@ _HOME = {
     "prompts": ("encode_prompt", "prompt_of", "render"),
     "reports": ("generated_length",),
     "sampling": ("Sampling", "end_of_turn_ids", "from_config", "request_seed"),
+    "scores": ("AnswerScore", "score_examples"),
     "stopping": ("TextStream", "finish"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "AnswerScore",
     "FULL_CACHE",
     "GeneratingPolicy",
     "Sampling",
@@ -55,6 +58,7 @@ __all__ = [
     "prompt_of",
     "render",
     "request_seed",
+    "score_examples",
     "uniforms",
 ]
 

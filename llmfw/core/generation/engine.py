@@ -96,7 +96,7 @@ def generate(
     requests = _requests(tokenizer, prompts, prefix, ids, sampling, _context(config))
     factory = cache or FULL_CACHE
     answers: list[Completion | None] = [None] * len(requests)
-    with _evaluating(module), torch.inference_mode(), attention_of(module, factory):
+    with evaluating(module), torch.inference_mode(), attention_of(module, factory):
         if decoder is not None:
             policy = policy or SimpleNamespace(module=module, companions={})
             for request in requests:
@@ -170,7 +170,7 @@ def _batches(requests: Sequence[_Request], size: int, *, padding: bool) -> Itera
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Dropout off; afterwards every submodule is in the mode in which it was, also on error."""
     training = [submodule for submodule in module.modules() if submodule.training]
     module.eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -208,7 +207,3 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
         settled=settled, manager=manager, run=run, tokenizer=tokenizer, model_config=model_config, plan=plan
     )
 
-
-def say(note: str) -> None:
-    """One line about what happened unasked, on standard error."""
-    print(f"note: {note}", file=sys.stderr, flush=True)

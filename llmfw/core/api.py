@@ -1,0 +1,140 @@
+"""llmfw from Python: what the command line does, with typed results.
+
+import llmfw
+result = llmfw.fit("ld_dpo.alpha=0.5", plugins=["ld_dpo"])
+print(result.final, result.validation)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmfw.core.assemble import Assembled, assemble, settle
+from llmfw.core.fit import FitResult
+from llmfw.core.plan import Plan
+
+if TYPE_CHECKING:
+    from llmfw.core.records import Completion, Estimate
+    from llmfw.core.session import Resume
+
+__all__ = ["EvaluateResult", "FitResult", "GenerateResult", "evaluate", "fit", "generate", "plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateResult:
+    """Answers, in the order of the prompts."""
+
+    completions: Sequence[Completion]
+    notes: Sequence[str] = ()
+    """What was switched on without being asked for."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The answers' texts."""
+        return [completion.text for completion in self.completions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult:
+    """What the held-out loss and the run's evaluations say of a model."""
+
+    validation: Mapping[str, float]
+    metrics: Mapping[str, float | Estimate] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def _assembled(
+    verb: Any,
+    overrides: Sequence[str],
+    plugins: Sequence[str],
+    no_plugins: Sequence[str],
+    config: Sequence[str | Path],
+    defaults_from: str | None,
+) -> Assembled:
+    settled = settle(
+        plugins=tuple(plugins),
+        no_plugins=tuple(no_plugins),
+        files=tuple(Path(file) for file in config),
+        overrides=tuple(overrides),
+        defaults_from=defaults_from,
+    )
+    return assemble(settled, verb)
+
+
+def plan(
+    *overrides: str,
+    plugins: Sequence[str] = (),
+    no_plugins: Sequence[str] = (),
+    config: Sequence[str | Path] = (),
+    defaults_from: str | None = None,
+) -> Plan:
+    """What ``fit`` with the same arguments would do. Reads no weights.
+
+    Args:
+        overrides: settings as on the command line, ``"KEY=VALUE"``.
+        plugins, no_plugins: plugins to switch on and off.
+        config: files of settings, later ones above.
+        defaults_from: the plugin whose own defaults hold where two plugins' differ.
+    """
+    return _assembled("plan", overrides, plugins, no_plugins, config, defaults_from).plan
+
+
+def fit(
+    *overrides: str,
+    plugins: Sequence[str] = (),
+    no_plugins: Sequence[str] = (),
+    config: Sequence[str | Path] = (),
+    defaults_from: str | None = None,
+    resume: Resume = "never",
+) -> FitResult:
+    """Train. Arguments as of ``plan``; ``resume``: never, auto (go on where there's something) or must.
+
+    Raises:
+        LlmfwError: with code, place and remedy; the run is closed as failed, and its journal says why.
+    """
+    from llmfw.core.fit import fit as carry_out
+
+    return carry_out(_assembled("fit", overrides, plugins, no_plugins, config, defaults_from), resume=resume)
+
+
+def generate(
+    prompts: Sequence[Any],
+    *overrides: str,
+    plugins: Sequence[str] = (),
+    no_plugins: Sequence[str] = (),
+    config: Sequence[str | Path] = (),
+    **sampling: Any,
+) -> GenerateResult:
+    """Answer prompts (strings or message lists) with ``model=NAME`` among the overrides, or the default model.
+
+    ``sampling`` are settings of ``llmfw.core.generation.Sampling``: max_new_tokens, temperature, samples ...
+    """
+    from llmfw.core.open import open_policy
+
+    opened = open_policy(_assembled("generate", overrides, plugins, no_plugins, config, None))
+    return GenerateResult(
+        completions=opened.policy.generate(list(prompts), **sampling), notes=opened.assembled.plan.notes
+    )
+
+
+def evaluate(
+    *overrides: str,
+    plugins: Sequence[str] = (),
+    no_plugins: Sequence[str] = (),
+    config: Sequence[str | Path] = (),
+) -> EvaluateResult:
+    """Held-out loss and the plugins' evaluations of ``model=NAME``, without training."""
+    from llmfw.core.open import evaluate_policy, open_policy
+
+    opened = open_policy(_assembled("evaluate", overrides, plugins, no_plugins, config, None))
+    validation, measured = evaluate_policy(opened)
+    return EvaluateResult(
+        validation=validation,
+        metrics=measured.metrics,
+        tables=measured.tables,
+        notes=opened.assembled.plan.notes,
+    )

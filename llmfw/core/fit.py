@@ -1,0 +1,258 @@
+"""A whole run: data, training (or rounds of it), evaluations before and after, weights that are kept, a truthful end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from llmfw.core.assemble import Assembled
+from llmfw.core.checkpoint import Manifest, newest_verified, read_manifest
+from llmfw.core.checkpoint.durable import remove, staged
+from llmfw.core.checkpoint.manifest import NAME as MANIFEST
+from llmfw.core.checkpoint.manifest import file_digest
+from llmfw.core.data import Prepared, RowsData, prepare
+from llmfw.core.determinism import pinned
+from llmfw.core.errors import CheckpointError, DataError
+from llmfw.core.measure import Measured, flatten, measure, write_down
+from llmfw.core.models import resolve_model, save_weights, weights_manifest
+from llmfw.core.module import TrainModule
+from llmfw.core.policies import open_auxiliary, open_policy_of
+from llmfw.core.records import DatasetTransform, Estimate, Policy, RolloutSampler, When
+from llmfw.core.rounds import RoundState, run_rounds
+from llmfw.core.say import is_main_process, say, show
+from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
+from llmfw.core.tracking import read_journal
+from llmfw.core.train import Job, first_batches, held_out, train
+from llmfw.core.validation import validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """What a run brought."""
+
+    dir: Path
+    name: str
+    steps: int
+    first: Mapping[str, float]
+    """Training metrics of the first step."""
+    last: Mapping[str, float]
+    """Training metrics of the last step."""
+    validation: Mapping[str, float]
+    """Held-out metrics after training."""
+    before: Mapping[str, float | Estimate] = field(default_factory=dict)
+    """Evaluations before training."""
+    after: Mapping[str, float | Estimate] = field(default_factory=dict)
+    """Evaluations after training."""
+    final: Path
+    """Folder of the trained weights."""
+    rounds: int = 0
+    stopped_by: str | None = None
+    """Why training ended early: early_stopping, max_time; None where it went to the last step."""
+    mlflow: Mapping[str, str] = field(default_factory=dict)
+    unsent: int = 0
+
+
+def fit(assembled: Assembled, *, resume: Resume = "never") -> FitResult:
+    """Carry out the plan.
+
+    Raises:
+        LlmfwError: whatever stops a run, with its code, place and remedy.
+    """
+    root = assembled.run.config
+    with pinned(root.trainer), open_session(assembled, resume) as session:
+        assembled.run.dir = session.dir
+        for note in assembled.plan.notes:
+            say(f"note: {note}")
+        say(f"run {session.dir}   plan {assembled.plan.hash[:12]}")
+        prepared = _prepare(assembled, session)
+        assembled.run._provide(rows=prepared.rows, open_policy=lambda name: open_auxiliary(assembled, name))
+        sampler = assembled.plan.one("llmfw_sampler")
+        if sampler is None:
+            result = _train(assembled, session, prepared, assembled.settled.source)
+        else:
+            result = _rounds(assembled, session, prepared, sampler)
+    return replace(result, mlflow=session.mlflow, unsent=session.unsent)
+
+
+def _prepare(assembled: Assembled, session: Session) -> Prepared:
+    source = assembled.plan.one("llmfw_datamodule")
+    prepared = prepare(assembled.run.config, assembled.tokenizer, _transforms(assembled), source)
+    _same_data(session, prepared)
+    if is_main_process():
+        show(prepared.report)
+    return prepared
+
+
+def _transforms(assembled: Assembled) -> list[tuple[str, DatasetTransform]]:
+    return [(answer.plugin, answer.value) for answer in assembled.plan.answers["llmfw_dataset_transforms"]]
+
+
+def _same_data(session: Session, prepared: Prepared) -> None:
+    """A resumed run must find the tokens that it began with."""
+    if session.journal is None:
+        return
+    if session.resumed:
+        begun = read_journal(session.dir / "journal.jsonl").of("data")
+        if begun and begun[-1].fields["fingerprint"] != prepared.fingerprint:
+            raise CheckpointError(
+                "DATA-CHANGED", "the data isn't what the run began with", file=session.dir,
+                mend="restore the data, or start a new run without --resume",
+            )  # fmt: skip
+    session.journal.event("data", fingerprint=prepared.fingerprint, report=prepared.report.to_dict())
+
+
+def _train(assembled: Assembled, session: Session, prepared: Prepared, source: Any) -> FitResult:
+    """One training with its evaluations; weights go to ``final/`` of the session's folder."""
+    job = Job(
+        assembled=assembled,
+        prepared=prepared,
+        session=session,
+        source=source,
+        at_start=lambda module: _at_start(assembled, session, job, module),
+    )
+    if session.journal is not None and session.resumed:
+        _rewind(session, job)
+    module = train(job)
+    return _finish(assembled, session, job, module)
+
+
+def _at_start(assembled: Assembled, session: Session, job: Job, module: TrainModule) -> None:
+    """Before step 1: the loss's calibration, then what is measured before training."""
+    loss = assembled.plan.one("llmfw_loss")
+    if loss.calibrate is not None:
+        loss.calibrate(module.policy, first_batches(job, steps=max(1, module.training_setup.max_steps)))
+        if session.journal is not None:
+            session.journal.event("calibrated", durable=True, loss=loss.name)
+    if session.journal is not None:
+        assert module.policy is not None
+        _measure(assembled, session, module.policy, "start", step=0)
+
+
+def _measure(assembled: Assembled, session: Session, policy: Policy, when: When, *, step: int) -> Measured:
+    measured = measure(assembled.plan, assembled.run, policy, when)
+    assert session.journal is not None
+    write_down(measured, session.journal, session.dir, step=step, when=when)
+    return measured
+
+
+def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModule) -> FitResult:
+    """Held-out loss, evaluations and weights, once training has ended."""
+    assert module.policy is not None
+    steps = module.trainer.global_step if module.training_setup.max_steps else 0
+    found: dict[str, float] = {}
+    after: Mapping[str, float | Estimate] = {}
+    final = session.dir / "final"
+    if session.journal is not None:
+        batches = held_out(job)
+        if batches:
+            metrics = assembled.plan.many("llmfw_metrics/validation")
+            loss = assembled.plan.one("llmfw_loss")
+            validated = validate(module.policy, loss, module.reference, batches, metrics)
+            found = dict(validated.metrics)
+            session.journal.metrics(steps, found, stage="validation")
+        save_final(assembled, module.built, final)
+        after = _measure(assembled, session, module.policy, "end", step=steps).metrics
+        session.journal.event("trained", durable=True, steps=steps, stopped_by=module.stopped_by)
+    return _result(
+        session, assembled, final, steps=steps, found=found, after=after, stopped_by=module.stopped_by
+    )
+
+
+def _result(
+    session: Session,
+    assembled: Assembled,
+    final: Path,
+    *,
+    steps: int,
+    found: Mapping[str, float],
+    after: Mapping[str, float | Estimate],
+    stopped_by: str | None,
+    rounds: int = 0,
+) -> FitResult:
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    before: dict[str, float] = {}
+    if session.journal is not None:
+        session.journal.flush()
+        for name, points in read_journal(session.dir / "journal.jsonl").series.items():
+            if name.startswith("start/"):
+                before[name.removeprefix("start/")] = points[-1][1]
+            elif not name.startswith(("validation/", "end/")):
+                first[name], last[name] = points[0][1], points[-1][1]
+    return FitResult(
+        dir=session.dir, name=assembled.run.name, steps=steps, first=first, last=last, validation=found, before=before,
+        after=after, final=final, rounds=rounds, stopped_by=stopped_by,
+    )  # fmt: skip
+
+
+def _rewind(session: Session, job: Job) -> None:
+    """Forget what was written down after the checkpoint from which training goes on."""
+    root = job.assembled.run.config
+    newest = newest_verified(checkpoint_dir(root.checkpoint.dir, session.dir))
+    assert session.journal is not None
+    session.journal.rewind(read_manifest(newest).step if newest else 0)
+
+
+def save_final(assembled: Assembled, module: TrainModule, folder: Path) -> None:
+    """Weights, tokenizer and manifest as one durable folder; an older one is replaced."""
+    remove(folder)
+    about = weights_manifest(module.built, assembled.run.config, assembled.resolved.plugin_settings)
+    step = module.tokens_seen and module.trainer.global_step
+    with staged(folder) as place:
+        save_weights(module.built, place)
+        files = {
+            str(file.relative_to(place)): file_digest(file) for file in place.rglob("*") if file.is_file()
+        }
+        manifest = Manifest(
+            step=step, files=files, about={**about, "fingerprint": assembled.plan.fingerprint}
+        )
+        (place / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _rounds(assembled: Assembled, session: Session, prepared: Prepared, sampler: RolloutSampler) -> FitResult:
+    """Rounds of the sampler, each a run of its own inside this one's folder."""
+    results: list[FitResult] = []
+
+    def policy(weights: Path | None) -> Policy:
+        return open_policy_of(assembled, weights)
+
+    def train_round(state: RoundState, weights: Path | None) -> None:
+        say(f"round {state.index}: {len(state.records)} records, from {weights or 'the base weights'}")
+        source = resolve_model(str(weights)) if weights else assembled.settled.source
+        with open_session(assembled, "auto", parent=session, round_dir=state.folder) as inner:
+            records = RowsData(
+                state.records,
+                prepared.rows["validation"] if prepared.form != "problems" else (),
+                name=f"round {state.index}",
+            )
+            inner_data = prepare(assembled.run.config, assembled.tokenizer, _transforms(assembled), records)
+            results.append(_train(assembled, inner, inner_data, source))
+        if session.journal is not None:
+            last = results[-1]
+            numbers = {**state.notes, "records": float(len(state.records)), **flatten(last.after)}
+            session.journal.metrics(
+                state.index + 1, {f"round/{name}": value for name, value in numbers.items()}
+            )
+
+    states = run_rounds(
+        sampler,
+        session.dir,
+        rows=prepared.rows["train"],
+        services=assembled.run.service,
+        policy=policy,
+        train=train_round,
+        keep=lambda name, final: assembled.run._keep(name, open_policy_of(assembled, final)),
+    )
+    if not states:
+        raise DataError(
+            "ROUNDS-NONE",
+            f"sampler {sampler.name!r} gave no round at all",
+            mend="look at its settings: nothing was trained",
+        )
+    if results:
+        return replace(results[-1], dir=session.dir, rounds=len(states))
+    return _result(
+        session, assembled, states[-1].final, steps=0, found={}, after={}, stopped_by=None, rounds=len(states)
+    )

@@ -1,0 +1,92 @@
+"""Runs the plan's evaluations at their moments and writes down what they say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmfw.core.errors import LlmfwError, PluginError
+from llmfw.core.plan import Plan
+from llmfw.core.records import Estimate, EvaluationResult, Policy, When
+from llmfw.core.run import Run
+from llmfw.core.tracking import Journal
+from llmfw.core.tracking.files import write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the evaluations of one moment found."""
+
+    metrics: Mapping[str, float | Estimate] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def measure(plan: Plan, run: Run, policy: Policy, when: When | None) -> Measured:
+    """Run the evaluations whose moment is ``when`` (None: all of them).
+
+    Raises:
+        PluginError: an evaluation failed, returned something else, or two gave one metric's name.
+    """
+    metrics: dict[str, float | Estimate] = {}
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {}
+    start = time.monotonic()
+    for answer in plan.answers.get("llmfw_evaluations", ()):
+        evaluation = answer.value
+        if when is not None and when not in evaluation.when:
+            continue
+        try:
+            result = evaluation.run(policy, run.service)
+        except LlmfwError:
+            raise
+        except Exception as error:
+            error.add_note(f"raised by plugin {answer.plugin!r} in evaluation {evaluation.name!r}")
+            raise
+        if not isinstance(result, EvaluationResult):
+            raise PluginError(
+                "PLUGIN-RECORD",
+                f"evaluation {evaluation.name!r} of plugin {answer.plugin!r} returned {type(result).__name__}",
+                mend="return a llmfw.EvaluationResult",
+            )
+        for name in set(result.metrics) & set(metrics):
+            raise PluginError(
+                "TWO-METRICS",
+                f"metric {name!r} is measured twice, again by plugin {answer.plugin!r}",
+                mend="give it another name",
+            )
+        metrics |= result.metrics
+        tables |= {
+            f"{evaluation.name}.{name}" if name in tables else name: rows
+            for name, rows in result.tables.items()
+        }
+    return Measured(metrics=metrics, tables=tables, seconds=time.monotonic() - start)
+
+
+def write_down(measured: Measured, journal: Journal, folder: Path, *, step: int, when: When) -> None:
+    """Put metrics into the journal (stage ``when``) and tables into ``folder/tables``."""
+    if measured.metrics:
+        journal.metrics(step, flatten(measured.metrics), stage=when)
+        journal.event("evaluated", durable=True, when=when, step=step, seconds=measured.seconds)
+    for name, rows in measured.tables.items():
+        file = folder / "tables" / f"{name.replace('/', '-')}-{when}.json"
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, [dict(row) for row in rows])
+
+
+def flatten(metrics: Mapping[str, float | Estimate]) -> dict[str, float]:
+    """Estimates as four values: NAME, NAME/low, NAME/high, NAME/n."""
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Estimate):
+            flat |= {
+                name: value.value,
+                f"{name}/low": value.low,
+                f"{name}/high": value.high,
+                f"{name}/n": value.n,
+            }
+        else:
+            flat[name] = float(value)
+    return flat

@@ -1,0 +1,64 @@
+"""Policies of a run: over a model in training, over weights that a training saved, over auxiliary models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmfw.core.assemble import Assembled
+from llmfw.core.errors import UsageError
+from llmfw.core.generation import GeneratingPolicy, from_config
+from llmfw.core.models import LocalPolicy, build_model, load_tokenizer, resolve_model
+from llmfw.core.records import Policy, Surgery
+from llmfw.core.schema import AdapterConfig, TokenizerConfig
+
+
+def surgeries_of(assembled: Assembled) -> list[tuple[str, Surgery]]:
+    """(plugin, surgery) in the user's order."""
+    return [(answer.plugin, answer.value) for answer in assembled.plan.answers["llmfw_surgeries"]]
+
+
+def policy_over(assembled: Assembled, built: Any) -> GeneratingPolicy:
+    """The façade of a built model, with the run's sampling settings, cache and decoder."""
+    generation = assembled.run.config.generation
+    return GeneratingPolicy(
+        LocalPolicy(built.module, built.companions, assembled.tokenizer, built.batch_keys),
+        assembled.tokenizer,
+        from_config(generation, assembled.tokenizer, assembled.run.seed),
+        cache=assembled.plan.one("llmfw_kv_cache"),
+        decoder=assembled.plan.one("llmfw_decoder"),
+        batch_size=generation.batch_size,
+    )
+
+
+def open_policy_of(assembled: Assembled, weights: Path | None) -> GeneratingPolicy:
+    """A frozen policy of the run's model: its base weights, or those that a training saved."""
+    source = resolve_model(str(weights)) if weights else assembled.settled.source
+    root = assembled.run.config
+    surgeries = surgeries_of(assembled)
+    built = build_model(
+        source, root.adapter, surgeries, root.seed, train=False, tokenizer=assembled.tokenizer
+    )
+    return policy_over(assembled, built)
+
+
+def open_auxiliary(assembled: Assembled, name: str) -> Policy:
+    """The auxiliary model ``models.NAME`` of the config, frozen, with its own tokenizer."""
+    root = assembled.run.config
+    if name not in root.models:
+        named = ", ".join(root.models) or "none are named"
+        raise UsageError(
+            "MODEL-UNKNOWN",
+            f"no auxiliary model {name!r} ({named})",
+            mend=f"set models.{name}.name",
+            key=f"models.{name}",
+        )
+    source = resolve_model(root.models[name])
+    tokenizer = load_tokenizer(source, TokenizerConfig())
+    built = build_model(source, AdapterConfig(), [], root.seed, train=False, tokenizer=tokenizer)
+    return GeneratingPolicy(
+        LocalPolicy(built.module, built.companions, tokenizer, built.batch_keys),
+        tokenizer,
+        from_config(root.generation, tokenizer, root.seed),
+        batch_size=root.generation.batch_size,
+    )

@@ -1,0 +1,184 @@
+"""One training: from prepared data and base weights to trained weights, through Lightning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, Trainer
+
+from llmfw.core.assemble import Assembled
+from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified
+from llmfw.core.data import StepLoader, collate_with, validation_batches
+from llmfw.core.errors import ConflictError
+from llmfw.core.models import build_model, parameter_groups, reference_of
+from llmfw.core.module import TrainModule
+from llmfw.core.policies import policy_over, surgeries_of
+from llmfw.core.records import Loss
+from llmfw.core.say import say
+from llmfw.core.session import Session, checkpoint_dir
+from llmfw.core.tracking import JournalLogger
+from llmfw.core.training import Training
+
+if TYPE_CHECKING:
+    from llmfw.core.batch import Batch
+    from llmfw.core.data import Prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one training works on. ``source``: the weights to start from; ``at_start`` runs once the model is built."""
+
+    assembled: Assembled
+    prepared: Prepared
+    session: Session
+    source: Any
+    at_start: Callable[[TrainModule], None] = lambda module: None
+    callbacks: Sequence[Callback] = field(default_factory=tuple)
+
+
+def train(job: Job) -> TrainModule:
+    """Train to the last step, resuming from the newest checkpoint that verifies; gives the module with trained weights."""
+    root = job.assembled.run.config
+    steps = total_steps(job)
+    folder = checkpoint_dir(root.checkpoint.dir, job.session.dir)
+    resume = newest_verified(folder) if job.session.resumed else None
+    if job.session.resumed:
+        place = f"from step {int(resume.name.rsplit('-', 1)[1])} ({resume})" if resume else "from the start"
+        say(f"resuming {job.session.dir} {place}")
+    module = TrainModule(_training(job, steps, folder))
+    if steps == 0:
+        module.configure_model()
+        job.at_start(module)
+        return module
+    trainer = _trainer(job, steps, folder)
+    trainer.fit(module, ckpt_path=str(resume) if resume else None, weights_only=True)
+    return module
+
+
+def total_steps(job: Job) -> int:
+    """Optimizer steps: ``trainer.max_steps``, or ``trainer.epochs`` passes over the data (one, if neither is set)."""
+    trainer = job.assembled.run.config.trainer
+    if trainer.max_steps is not None:
+        return trainer.max_steps
+    per_epoch = _loader(job, max_steps=1).steps_per_epoch
+    return max(1, math.ceil((trainer.epochs if trainer.epochs is not None else 1.0) * per_epoch))
+
+
+def held_out(job: Job, *, rank: int = 0, world: int = 1) -> list[Batch]:
+    """The held-out batches, at most ``trainer.validation_limit`` samples."""
+    trainer = job.assembled.run.config.trainer
+    pad = job.assembled.tokenizer.pad_token_id
+    return validation_batches(
+        job.prepared.validation,
+        collate_with(pad),
+        micro_batch=trainer.micro_batch,
+        limit=trainer.validation_limit,
+        rank=rank,
+        world=world,
+        pad_id=pad,
+    )
+
+
+def first_batches(job: Job, steps: int) -> Iterator[Batch]:
+    """Micro-batches of the training data from its start, for a loss's calibration."""
+    for step in _loader(job, max_steps=steps, world=1):
+        yield from step
+
+
+def _loader(
+    job: Job, *, max_steps: int, start: int = 0, rank: int = 0, world: int | None = None
+) -> StepLoader:
+    root = job.assembled.run.config
+    pad = job.assembled.tokenizer.pad_token_id
+    return StepLoader(
+        job.prepared.train,
+        collate_with(pad),
+        micro_batch=root.trainer.micro_batch,
+        accumulate=root.trainer.accumulate,
+        seed=root.seed,
+        max_steps=max_steps,
+        start_step=start,
+        rank=rank,
+        world=root.trainer.devices if world is None else world,
+        workers=root.data.workers,
+        order=job.prepared.order,
+        group_by_length=root.data.group_by_length,
+        pad_id=pad,
+    )
+
+
+class _AtStart(Callback):
+    """Runs what comes before the first optimizer step, where the run begins there."""
+
+    def __init__(self, run: Callable[[TrainModule], None]) -> None:
+        self._run = run
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Before step 1."""
+        if trainer.global_step == 0:
+            self._run(pl_module)
+
+
+def _training(job: Job, steps: int, folder: Path) -> Training:
+    assembled = job.assembled
+    root = assembled.run.config
+    loss: Loss = assembled.plan.one("llmfw_loss")
+    if loss.batch_kind == "preference" and job.prepared.form != "preference":
+        raise ConflictError(
+            "LOSS-DATA",
+            f"the loss {loss.name!r} wants preference pairs, the data has {job.prepared.form} rows",
+            mend="give it rows with prompt, chosen and rejected (data=FILE)",
+            key="data.name",
+        )
+    return Training(
+        build=lambda: build_model(
+            job.source, root.adapter, surgeries_of(assembled), root.seed, tokenizer=assembled.tokenizer
+        ),
+        policy=lambda built: policy_over(assembled, built),
+        loss=loss,
+        optimizer=root.optimizer,
+        groups=parameter_groups,
+        loader=lambda start, rank, world: _loader(job, max_steps=steps, start=start, rank=rank, world=world),
+        max_steps=steps,
+        run_dir=job.session.dir,
+        seed=root.seed,
+        reference=(lambda built: reference_of(built, root.trainer.reference))
+        if loss.needs_reference
+        else None,
+        metrics=assembled.plan.many("llmfw_metrics/train"),
+        log_every=root.trainer.log_every,
+        steps_per_epoch=_loader(job, max_steps=steps).steps_per_epoch,
+        newest=lambda: newest_verified(folder),
+    )
+
+
+def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
+    assembled, session = job.assembled, job.session
+    root = assembled.run.config
+    return Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator=root.trainer.accelerator,
+        devices=root.trainer.devices,
+        strategy=root.trainer.strategy,
+        precision=root.trainer.precision,  # type: ignore[arg-type]  # one of the schema's choices
+        logger=JournalLogger(session.journal, assembled.run.name),
+        callbacks=[
+            _AtStart(job.at_start),
+            *job.callbacks,
+            *assembled.plan.many("llmfw_callbacks"),
+            CheckpointCallback(folder, every=root.checkpoint.every, keep=root.checkpoint.keep),
+        ],
+        plugins=[SafeCheckpointIO({"fingerprint": assembled.plan.fingerprint})],
+        default_root_dir=session.dir,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        deterministic=root.trainer.deterministic,
+    )

@@ -1,7 +1,9 @@
-"""One run, one result: pinned threads, deterministic kernels, and random numbers that are a function of the step.
+"""One run, one result: pinned threads, deterministic kernels, and random numbers that are a function of the
+step.
 
-The global generators are set anew at every step from (seed, label, step, rank). So no generator's state has to be kept in a
-checkpoint, and what happens between two steps (validation, samples, a plugin's own draws) can't change the training.
+The global generators are set anew at every step from (seed, label, step, rank). So no generator's state has
+to be kept in a checkpoint, and what happens between two steps (validation, samples, a plugin's own draws)
+can't change the training.
 """
 
 from __future__ import annotations
@@ -25,15 +27,19 @@ def derived_seed(seed: int, *labels: str | int) -> int:
 
 
 def seed_all(seed: int, *labels: str | int) -> None:
-    """Set the generators of python, numpy and torch (all devices) for one purpose, e.g. ``seed_all(42, "step", 7, rank)``."""
+    """Set the generators of python, numpy and torch (all devices) for one purpose, e.g. ``seed_all(42,
+    "step", 7, rank)``.
+    """
     value = derived_seed(seed, *labels)
     random.seed(value)
-    np.random.seed(value % 2**32)
+    np.random.seed(value % 2**32)  # noqa: NPY002  # plugins may draw from the global generator
     torch.manual_seed(value)
 
 
 def thread_count(trainer: TrainerConfig) -> int:
-    """CPU threads of one process: the setting, else the cores this process may use divided by the processes."""
+    """CPU threads of one process: the setting, else the cores this process may use divided by the
+    processes.
+    """
     if trainer.threads is not None:
         return max(1, trainer.threads)
     return max(1, len(os.sched_getaffinity(0)) // max(1, trainer.devices))
@@ -43,7 +49,8 @@ def thread_count(trainer: TrainerConfig) -> int:
 def pinned(trainer: TrainerConfig) -> Iterator[int]:
     """Threads and deterministic kernels as the settings ask, undone afterwards; gives the number of threads.
 
-    A sum of a million floats differs between one and two threads, so the count belongs to a run's fingerprint.
+    A sum of a million floats differs between one and two threads, so the count belongs to a run's
+    fingerprint.
     """
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

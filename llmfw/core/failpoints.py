@@ -1,7 +1,7 @@
 """Named places where a test may kill, fail or hold the process; they cost one dictionary look-up otherwise.
 
-``LLMFW_FAILPOINT=name:count:kill|raise|sleep`` acts at the ``count``-th time (from 1) that the place is reached; several
-are separated by commas.
+``LLMFW_FAILPOINT=name:count:kill|raise|sleep`` acts at the ``count``-th time (from 1) that the place is
+reached; several are separated by commas.
 """
 
 from __future__ import annotations

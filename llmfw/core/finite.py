@@ -17,7 +17,9 @@ _SMALLEST_SCALE = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class StepFacts:
-    """What is known of a step before its update. ``totals``: summed loss per micro-batch, here and on every rank."""
+    """What is known of a step before its update. ``totals``: summed loss per micro-batch, here and on every
+    rank.
+    """
 
     step: int
     lr: float
@@ -40,11 +42,12 @@ def refuse_nonfinite(
     newest: Callable[[], Path | None],
     parameters: Callable[[], list[str]],
 ) -> None:
-    """Return where loss and gradient norm are finite; with a float16 ``scaler`` an overflowed gradient may pass, since
-    the scaler skips that update and lowers its scale.
+    """Return where loss and gradient norm are finite; with a float16 ``scaler`` an overflowed gradient may
+    pass, since the scaler skips that update and lowers its scale.
 
     Raises:
-        NumericsError: NON-FINITE, after step, samples and parameters were written to ``run_dir/nonfinite-step-N.json``.
+        NumericsError: NON-FINITE, after step, samples and parameters were written to
+        ``run_dir/nonfinite-step-N.json``.
     """
     losses = [total for row in facts.all_totals for total in row]
     loss_fine, norm_fine = all(map(math.isfinite, losses)), math.isfinite(facts.norm)
@@ -61,7 +64,8 @@ def refuse_nonfinite(
         "lr": facts.lr,
         "grad_norm": repr(facts.norm),
         "micro_batches": [
-            {"loss_sum": repr(total), "sample_ids": list(ids)} for total, ids in zip(facts.totals, facts.sample_ids, strict=True)
+            {"loss_sum": repr(total), "sample_ids": list(ids)}
+            for total, ids in zip(facts.totals, facts.sample_ids, strict=True)
         ],
         "parameters": [] if norm_fine else parameters(),
     }

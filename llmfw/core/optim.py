@@ -1,4 +1,6 @@
-"""AdamW and its learning-rate schedule: a pure function of the optimizer step, so there is no scheduler state to lose."""
+"""AdamW and its learning-rate schedule: a pure function of the optimizer step, so there is no scheduler state
+to lose.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,20 @@ from llmfw.core.schema import OptimizerConfig
 
 
 def warmup_steps(total: int, config: OptimizerConfig) -> int:
-    """Optimizer steps of warm-up: ``warmup`` itself, or that share of ``total`` (rounded, halves up) where it's below 1."""
+    """Optimizer steps of warm-up: ``warmup`` itself, or that share of ``total`` (rounded, halves up) where
+    it's below 1.
+    """
     return int(config.warmup) if config.warmup >= 1 else int(config.warmup * total + 0.5)
 
 
 def schedule(step: int, total: int, config: OptimizerConfig) -> float:
     """Factor of the peak learning rate for optimizer step ``step`` (0-based) of ``total``.
 
-    Warm-up over w steps: (step + 1) / (w + 1), so that step w has the peak and no step has zero. After it, with
-    x = (step - w) / (total - w) in [0, 1):
+    Warm-up over w steps: (step + 1) / (w + 1), so that step w has the peak and no step has zero. After it,
+    with x = (step - w) / (total - w) in [0, 1):
     constant 1; linear m + (1 - m)(1 - x); cosine m + (1 - m)(1 + cos(pi x)) / 2, with m = ``min_lr``;
-    wsd: 1 until the last d = ``decay`` x total steps, then linear from 1 to m over those d (arXiv:2404.06395).
-    m itself would be reached at step ``total``, which isn't taken.
+    wsd: 1 until the last d = ``decay`` x total steps, then linear from 1 to m over those d
+    (arXiv:2404.06395). m itself would be reached at step ``total``, which isn't taken.
     """
     warmup = warmup_steps(total, config)
     if step < warmup:
@@ -40,7 +44,10 @@ def schedule(step: int, total: int, config: OptimizerConfig) -> float:
     if name == "cosine":
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
     raise UsageError(
-        "CONFIG-VALUE", f"unknown schedule {name!r}", mend="use constant, linear, cosine or wsd", key="optimizer.schedule"
+        "CONFIG-VALUE",
+        f"unknown schedule {name!r}",
+        mend="use constant, linear, cosine or wsd",
+        key="optimizer.schedule",
     )
 
 
@@ -52,10 +59,19 @@ def check_optimizer(config: OptimizerConfig) -> None:
     """
     rules: dict[str, tuple[bool, str]] = {
         "lr": (config.lr > 0 and math.isfinite(config.lr), "a number above 0"),
-        "betas": (len(config.betas) == 2 and all(0 <= beta < 1 for beta in config.betas), "two numbers in [0, 1)"),
+        "betas": (
+            len(config.betas) == 2 and all(0 <= beta < 1 for beta in config.betas),
+            "two numbers in [0, 1)",
+        ),
         "eps": (config.eps > 0 and math.isfinite(config.eps), "a number above 0"),
-        "weight_decay": (config.weight_decay >= 0 and math.isfinite(config.weight_decay), "a number of at least 0"),
-        "warmup": (config.warmup >= 0 and math.isfinite(config.warmup), "a share below 1, or a number of steps"),
+        "weight_decay": (
+            config.weight_decay >= 0 and math.isfinite(config.weight_decay),
+            "a number of at least 0",
+        ),
+        "warmup": (
+            config.warmup >= 0 and math.isfinite(config.warmup),
+            "a share below 1, or a number of steps",
+        ),
         "decay": (0 < config.decay <= 1, "a share in (0, 1]"),
         "min_lr": (0 <= config.min_lr <= 1, "a share in [0, 1]"),
         "clip": (config.clip >= 0, "a number of at least 0"),
@@ -63,7 +79,10 @@ def check_optimizer(config: OptimizerConfig) -> None:
     for key, (holds, wanted) in rules.items():
         if not holds:
             raise UsageError(
-                "CONFIG-VALUE", f"{getattr(config, key)!r} can't be used", mend=f"set {wanted}", key=f"optimizer.{key}"
+                "CONFIG-VALUE",
+                f"{getattr(config, key)!r} can't be used",
+                mend=f"set {wanted}",
+                key=f"optimizer.{key}",
             )
 
 
@@ -84,7 +103,9 @@ def named_groups(
             result.append({**group, "params": trained})
     if not result:
         raise UsageError(
-            "NOTHING-TO-TRAIN", "no parameter is trainable", mend="set adapter.kind=lora, or train the model itself"
+            "NOTHING-TO-TRAIN",
+            "no parameter is trainable",
+            mend="set adapter.kind=lora, or train the model itself",
         )
     return result
 
@@ -92,12 +113,15 @@ def named_groups(
 def build_optimizer(
     groups: Sequence[Mapping[str, Any]], config: OptimizerConfig, *, scaled: bool = False
 ) -> torch.optim.AdamW:
-    """AdamW over ``groups`` (keys: params, weight_decay), fused where every parameter's device has such a kernel.
+    """AdamW over ``groups`` (keys: params, weight_decay), fused where every parameter's device has such a
+    kernel.
 
     ``scaled``: a gradient scaler is in use; a fused step would unscale inside, after the norm was looked at.
     """
     check_optimizer(config)
-    parameters: list[Tensor] = [p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]]
+    parameters: list[Tensor] = [
+        p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]
+    ]
     fused = not scaled and all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
     return torch.optim.AdamW(
         [dict(group) for group in groups],

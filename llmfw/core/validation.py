@@ -1,4 +1,6 @@
-"""The loss and its metrics over held-out batches, without Lightning: the same function for training, verbs and plugins."""
+"""The loss and its metrics over held-out batches, without Lightning: the same function for training, verbs
+and plugins.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from llmfw.core.batch import Batch, LossOutput
 from llmfw.core.errors import DataError
 from llmfw.core.failpoints import failpoint
+from llmfw.core.ranks import gather_objects
 from llmfw.core.records import Loss, NamedMetric, Policy
 
 
@@ -21,8 +24,9 @@ from llmfw.core.records import Loss, NamedMetric, Policy
 class Validated:
     """What one pass over held-out batches found.
 
-    ``metrics``: ``loss`` (mean over the loss's units) and the loss's and plugins' own, without a stage's prefix.
-    ``details``: the loss's per-unit tensors of this process, laid end to end in the order of ``sample_ids``.
+    ``metrics``: ``loss`` (mean over the loss's units) and the loss's and plugins' own, without a stage's
+    prefix. ``details``: the loss's per-unit tensors of this process, laid end to end in the order of
+    ``sample_ids``.
     """
 
     metrics: Mapping[str, float]
@@ -45,7 +49,9 @@ class Sums:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(self, output: LossOutput, units: int, auxiliary: Tensor | None) -> None:
-        """Add a micro-batch: its loss over its units, its metrics, and the model's auxiliary loss where there's one."""
+        """Add a micro-batch: its loss over its units, its metrics, and the model's auxiliary loss where
+        there's one.
+        """
         device = output.total.device
         self._add("loss", output.total, units, device)
         if auxiliary is not None:
@@ -54,7 +60,9 @@ class Sums:
             self._add(name, total, count, device)
 
     def _add(self, name: str, total: Tensor | float, count: Tensor | float, device: torch.device) -> None:
-        new = tuple(torch.as_tensor(value, dtype=torch.float64, device=device).detach() for value in (total, count))
+        new = tuple(
+            torch.as_tensor(value, dtype=torch.float64, device=device).detach() for value in (total, count)
+        )
         old = self._sums.get(name)
         self._sums[name] = (new[0], new[1]) if old is None else (old[0] + new[0], old[1] + new[1])
 
@@ -108,8 +116,8 @@ def validate(
 ) -> Validated:
     """Mean loss and metrics of ``policy`` over ``batches`` (this process's share of them, where several run).
 
-    ``device``: where batches go; by default where the policy's first parameter is. ``context`` surrounds the forward
-    passes (autocast).
+    ``device``: where batches go; by default where the policy's first parameter is. ``context`` surrounds the
+    forward passes (autocast).
 
     Raises:
         DataError: NOTHING-TO-VALIDATE, where the batches hold no unit of the loss.
@@ -132,19 +140,28 @@ def validate(
             units += count
             failpoint("val.mid")
         flat = torch.stack(sums.flat(sums.names)).tolist() if sums.names else []
-        shares = _gather((sums.names, flat, units))
+        shares = gather_objects((sums.names, flat, units))
     total: dict[str, tuple[float, float]] = {}
     for names, values, _ in shares:
-        for name, value, count in zip(names, values[::2], values[1::2], strict=True):
+        for name, value, n in zip(names, values[::2], values[1::2], strict=True):
             before = total.get(name, (0.0, 0.0))
-            total[name] = (before[0] + value, before[1] + count)
-    units = sum(share[2] for share in shares)
+            total[name] = (before[0] + value, before[1] + n)
+    units = int(sum(share[2] for share in shares))
     if not units:
-        raise DataError("NOTHING-TO-VALIDATE", "the held-out batches hold nothing that is trained", mend="check data.validation")
-    found = {name: value / count for name, (value, count) in total.items() if count}
+        raise DataError(
+            "NOTHING-TO-VALIDATE",
+            "the held-out batches hold nothing that is trained",
+            mend="check data.validation",
+        )
+    found = {name: value / n for name, (value, n) in total.items() if n}
     found |= {metric.name: float(state.compute()) for metric, state in own}
     return Validated(
-        metrics=found, units=units, unit=loss.unit, sample_ids=tuple(ids), details=details.joined(), seconds=time.monotonic() - start
+        metrics=found,
+        units=units,
+        unit=loss.unit,
+        sample_ids=tuple(ids),
+        details=details.joined(),
+        seconds=time.monotonic() - start,
     )
 
 
@@ -158,12 +175,3 @@ class _Details:
     def joined(self) -> dict[str, Tensor]:
         common = set.intersection(*(set(part) for part in self._parts)) if self._parts else set()
         return {name: torch.cat([part[name].reshape(-1) for part in self._parts]) for name in sorted(common)}
-
-
-def _gather(share: tuple[tuple[str, ...], list[float], int]) -> list[tuple[tuple[str, ...], list[float], int]]:
-    """Every process's share, in the order of ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [share]
-    shares: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(shares, share)
-    return shares

@@ -1,4 +1,6 @@
-"""The training step: normalisation, clipping, logging, refusal of what isn't finite, and what a checkpoint holds."""
+"""The training step: normalisation, clipping, logging, refusal of what isn't finite, and what a checkpoint
+holds.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ from torchmetrics import SumMetric
 from llmfw.core.batch import Batch, LossOutput
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO
 from llmfw.core.errors import CheckpointError, DataError, NumericsError
-from llmfw.core.module import StepBatch, TrainModule
+from llmfw.core.module import TrainModule
 from llmfw.core.optim import schedule
 from llmfw.core.records import Loss, NamedMetric
 from llmfw.core.schema import OptimizerConfig
+from llmfw.core.training import StepBatch
 from tests.toys.training import (
     TOKENS,
     Steps,
@@ -46,12 +49,18 @@ class Grads(L.Callback):
         self.seen: list[dict[str, torch.Tensor]] = []
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        self.seen.append({n: p.grad.detach().clone() for n, p in pl_module.named_parameters() if p.grad is not None})
+        self.seen.append(
+            {n: p.grad.detach().clone() for n, p in pl_module.named_parameters() if p.grad is not None}
+        )
 
 
-def one_step(run_dir: Path, micro_batches: list[Batch], **changes: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def one_step(
+    run_dir: Path, micro_batches: list[Batch], **changes: Any
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     grads = Grads()
-    _, recorder = fit(run_dir, grads, max_steps=1, loader=lambda *_: [micro_batches], optimizer=PLAIN, **changes)
+    _, recorder = fit(
+        run_dir, grads, max_steps=1, loader=lambda *_: [micro_batches], optimizer=PLAIN, **changes
+    )
     return grads.seen[0], recorder.reports[0]
 
 
@@ -60,7 +69,9 @@ def test_ragged_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path: Pat
     whole = batch_of(0, 0, rows=6)
     expected, report = one_step(tmp_path, [whole])
     found, accumulated = one_step(tmp_path, split(whole, parts))
-    assert len({batch.tokens for batch in split(whole, parts)}) > 1, "the parts must differ in size for this to say anything"
+    assert len({batch.tokens for batch in split(whole, parts)}) > 1, (
+        "the parts must differ in size for this to say anything"
+    )
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
     assert accumulated["metrics"]["loss"] == pytest.approx(report["metrics"]["loss"], rel=1e-6)
@@ -101,18 +112,24 @@ def test_clipping_scales_the_gradient_to_the_largest_norm_and_logs_the_norm_befo
         optimizer = replace(PLAIN, clip=clip)
         module, recorder = fit(tmp_path, max_steps=1, optimizer=optimizer)
         state = module.trainer.optimizers[0].state_dict()["state"]
-        return torch.cat([entry["exp_avg"].flatten() for entry in state.values()]), recorder.reports[0]["metrics"]["grad_norm"]
+        return torch.cat([entry["exp_avg"].flatten() for entry in state.values()]), recorder.reports[0][
+            "metrics"
+        ]["grad_norm"]
 
     free, norm = update(0.0)
     clipped, same_norm = update(norm / 4)
-    torch.testing.assert_close(clipped, free / 4, rtol=1e-4, atol=1e-9)  # the first moment is 0.1 of the gradient
+    torch.testing.assert_close(
+        clipped, free / 4, rtol=1e-4, atol=1e-9
+    )  # the first moment is 0.1 of the gradient
     assert norm == same_norm == pytest.approx(free.norm().item() * 10, rel=1e-5)
 
 
 def test_the_learning_rate_of_each_step_is_the_schedules(tmp_path: Path) -> None:
     config = OptimizerConfig(lr=0.3, schedule="linear", warmup=2)
     _, recorder = fit(tmp_path, max_steps=5, optimizer=config)
-    assert [r["metrics"]["lr"] for r in recorder.reports] == [0.3 * schedule(step, 5, config) for step in range(5)]
+    assert [r["metrics"]["lr"] for r in recorder.reports] == [
+        0.3 * schedule(step, 5, config) for step in range(5)
+    ]
 
 
 def test_parameters_outside_the_groups_stay_and_trained_ones_move(tmp_path: Path) -> None:
@@ -150,7 +167,9 @@ def poisoned(where: str, at_step: int) -> Loss:
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_nan_stops_before_the_update_and_names_step_samples_and_last_checkpoint(tmp_path: Path, where: str) -> None:
+def test_a_nan_stops_before_the_update_and_names_step_samples_and_last_checkpoint(
+    tmp_path: Path, where: str
+) -> None:
     checkpoints = CheckpointCallback(tmp_path / "checkpoints", every=2)
     seen: list[dict[str, torch.Tensor]] = []
 
@@ -162,9 +181,20 @@ def test_a_nan_stops_before_the_update_and_names_step_samples_and_last_checkpoin
             seen.append(weights(pl_module))
 
     with pytest.raises(NumericsError) as caught:
-        fit(tmp_path, checkpoints, Weights(), loss=poisoned(where, 3), accumulate=2, newest=lambda: checkpoints.newest)
+        fit(
+            tmp_path,
+            checkpoints,
+            Weights(),
+            loss=poisoned(where, 3),
+            accumulate=2,
+            newest=lambda: checkpoints.newest,
+        )
     assert caught.value.exit_code == 7 and caught.value.code == "NON-FINITE"
-    assert "step 4" in str(caught.value) and "s3-1-0" in str(caught.value) and "step-00000002" in str(caught.value)
+    assert (
+        "step 4" in str(caught.value)
+        and "s3-1-0" in str(caught.value)
+        and "step-00000002" in str(caught.value)
+    )
     assert ("s3-0-0" in str(caught.value)) == (where == "gradient"), "a bad loss blames its micro-batch alone"
     report = json.loads((tmp_path / "nonfinite-step-4.json").read_text())
     assert report["step"] == 4 and [len(m["sample_ids"]) for m in report["micro_batches"]] == [6, 6]
@@ -184,14 +214,26 @@ def test_a_step_without_a_trained_token_is_refused(tmp_path: Path) -> None:
 
 
 def test_metrics_of_plugins_cover_the_logged_step_alone(tmp_path: Path) -> None:
-    rows = NamedMetric(name="rows", factory=SumMetric, update=lambda metric, output, batch: metric.update(batch.segments))
+    rows = NamedMetric(
+        name="rows", factory=SumMetric, update=lambda metric, output, batch: metric.update(batch.segments)
+    )
     _, recorder = fit(tmp_path, metrics=[rows], accumulate=2, log_every=2)
-    assert [report["metrics"].get("rows") for report in recorder.reports] == [12.0, 12.0, None, 12.0, None, 12.0]
+    assert [report["metrics"].get("rows") for report in recorder.reports] == [
+        12.0,
+        12.0,
+        None,
+        12.0,
+        None,
+        12.0,
+    ]
 
 
 def test_a_metric_that_nothing_was_counted_for_is_left_out(tmp_path: Path) -> None:
     def call(policy: Any, batch: Batch, reference: Any) -> LossOutput:
-        return replace(cross_entropy(policy, batch, reference), metrics={"never": (0.0, 0), "third": (batch.tokens, 3 * batch.tokens)})
+        return replace(
+            cross_entropy(policy, batch, reference),
+            metrics={"never": (0.0, 0), "third": (batch.tokens, 3 * batch.tokens)},
+        )
 
     _, recorder = fit(tmp_path, loss=replace(TOKENS, call=call), max_steps=1)
     assert recorder.reports[0]["metrics"]["third"] == pytest.approx(1 / 3)
@@ -228,7 +270,9 @@ def test_a_plugins_draws_between_steps_are_the_same_after_a_resume(tmp_path: Pat
 
 
 def float16() -> list[Any]:
-    """``16-mixed`` with its gradient scaler; Lightning's own word for it means bfloat16 where there's no GPU."""
+    """``16-mixed`` with its gradient scaler; Lightning's own word for it means bfloat16 where there's no
+    GPU.
+    """
     return [MixedPrecision("16-mixed", "cpu"), SafeCheckpointIO()]
 
 
@@ -239,7 +283,9 @@ def test_lightnings_precisions_train_and_clip(tmp_path: Path, precision: str) ->
     _, exact = fit(tmp_path, optimizer=OptimizerConfig(lr=1e-2, clip=1e-3))
     first, wanted = recorder.reports[0]["metrics"], exact.reports[0]["metrics"]
     assert first["loss"] == pytest.approx(wanted["loss"], rel=2e-2)
-    assert first["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=5e-2), "the norm is that of unscaled gradients"
+    assert first["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=5e-2), (
+        "the norm is that of unscaled gradients"
+    )
     dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
     assert module.model.head.weight.dtype == dtype
     assert not torch.equal(module.model.head.weight.float(), ToyModel().head.weight)
@@ -257,7 +303,9 @@ def test_an_overflowed_float16_gradient_skips_the_update_and_goes_on(tmp_path: P
         out = cross_entropy(policy, batch, reference)
         if not batch.sample_ids[0].startswith("s0"):
             return out
-        large = 1000 * policy.module.head.weight.half().float().sum()  # 65536 * 1000 / units doesn't fit into float16
+        large = (
+            1000 * policy.module.head.weight.half().float().sum()
+        )  # 65536 * 1000 / units doesn't fit into float16
         return replace(out, total=out.total + large - large.detach())
 
     _, recorder = fit(tmp_path, Weights(), plugins=float16(), loss=replace(TOKENS, call=call), max_steps=2)
@@ -269,7 +317,9 @@ def test_a_nan_gradient_stops_a_float16_run_once_the_scale_is_spent(tmp_path: Pa
     def call(policy: Any, batch: Batch, reference: Any) -> LossOutput:
         out = cross_entropy(policy, batch, reference)
         weight = policy.module.head.weight
-        return replace(out, total=out.total + (weight.sum() - weight.sum()).sqrt() * 0)  # sqrt'(0) * 0 is NaN, its value 0
+        return replace(
+            out, total=out.total + (weight.sum() - weight.sum()).sqrt() * 0
+        )  # sqrt'(0) * 0 is NaN, its value 0
 
     with pytest.raises(NumericsError, match="gradient"):
         fit(tmp_path, plugins=float16(), loss=replace(TOKENS, call=call), max_steps=40)
@@ -371,7 +421,7 @@ def test_resuming_a_finished_run_trains_nothing(tmp_path: Path) -> None:
 
 
 def test_the_state_of_the_float16_scaler_survives_a_resume(tmp_path: Path) -> None:
-    whole, steps = fit(tmp_path, CheckpointCallback(tmp_path, every=2), plugins=float16())
+    whole, _ = fit(tmp_path, CheckpointCallback(tmp_path, every=2), plugins=float16())
     whole_scale = whole.trainer.precision_plugin.scaler.state_dict()
     rest, _ = fit(tmp_path, resume=tmp_path / "step-00000004", plugins=float16())
     assert rest.trainer.precision_plugin.scaler.state_dict() == whole_scale
@@ -380,7 +430,11 @@ def test_the_state_of_the_float16_scaler_survives_a_resume(tmp_path: Path) -> No
 
 def test_a_step_is_moved_as_one() -> None:
     step = StepBatch(split(batch_of(0, 0), 3)).to("meta")
-    assert len(step) == 3 and all(batch.input_ids.device.type == "meta" for batch in step) and step[0].kind == "text"
+    assert (
+        len(step) == 3
+        and all(batch.input_ids.device.type == "meta" for batch in step)
+        and step[0].kind == "text"
+    )
 
 
 def test_the_module_is_built_once(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""A policy small enough to train in milliseconds, with dropout, and the pieces that a training run is made of."""
+"""A policy small enough to train in milliseconds, with dropout, and the pieces that a training run is made
+of.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,18 @@ from torch import Tensor, nn
 
 from llmfw.core.batch import Batch, LossOutput
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO
-from llmfw.core.module import Training, TrainModule
+from llmfw.core.module import TrainModule
 from llmfw.core.records import Loss
 from llmfw.core.schema import OptimizerConfig
+from llmfw.core.training import Training
 
 VOCABULARY, WIDTH, ROWS = 11, 8, 3
 
 
 class ToyModel(nn.Module):
-    """Predicts the next token from the present one alone: embedding, dropout, head; a frozen part and a buffer beside."""
+    """Predicts the next token from the present one alone: embedding, dropout, head; a frozen part and a
+    buffer beside.
+    """
 
     def __init__(self, dropout: float = 0.0, seed: int = 0) -> None:
         super().__init__()
@@ -74,7 +79,9 @@ TOKENS = Loss(name="toy", call=cross_entropy, batch_kind="text", unit="tokens")
 
 
 def batch_of(step: int, index: int, rows: int = ROWS, seed: int = 0) -> Batch:
-    """Ragged rows whose content depends on (seed, step, index) alone; no token of row 0's first is padding."""
+    """Ragged rows whose content depends on (seed, step, index) alone; no token of row 0's first is
+    padding.
+    """
     g = torch.Generator().manual_seed(seed * 1_000_003 + step * 101 + index)
     lengths = torch.randint(2, 7, (rows,), generator=g).tolist()
     width = max(lengths)
@@ -107,10 +114,17 @@ def split(batch: Batch, parts: int) -> list[Batch]:
         source = torch.tensor([at[s // width] * width + s % width for s in batch.source[index].tolist()])
         result.append(
             Batch(
-                kind="text", input_ids=batch.input_ids[own], attention_mask=batch.attention_mask[own], position_ids=batch.position_ids[own],
-                source=source, target=batch.target[index], segment=torch.tensor([at[s] for s in batch.segment[index].tolist()]),
-                position=batch.position[index], length=batch.length[own], sample_ids=tuple(batch.sample_ids[row] for row in own),
-            )  # fmt: skip
+                kind="text",
+                input_ids=batch.input_ids[own],
+                attention_mask=batch.attention_mask[own],
+                position_ids=batch.position_ids[own],
+                source=source,
+                target=batch.target[index],
+                segment=torch.tensor([at[s] for s in batch.segment[index].tolist()]),
+                position=batch.position[index],
+                length=batch.length[own],
+                sample_ids=tuple(batch.sample_ids[row] for row in own),
+            )
         )
     return result
 
@@ -142,7 +156,9 @@ class Recorder(L.Callback):
     def __init__(self) -> None:
         self.reports: list[dict[str, Any]] = []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.reports.append({**outputs, "batch_idx": batch_idx})
 
     @property
@@ -151,7 +167,9 @@ class Recorder(L.Callback):
 
 
 def training(run_dir: Path, **changes: Any) -> Training:
-    """A Training over the toy; ``dropout``, ``accumulate``, ``auxiliary`` are the toy's own, the rest are Training's fields."""
+    """A Training over the toy; ``dropout``, ``accumulate``, ``auxiliary`` are the toy's own, the rest are
+    Training's fields.
+    """
     dropout, accumulate = changes.pop("dropout", 0.0), changes.pop("accumulate", 1)
     auxiliary = changes.pop("auxiliary", 0.0)
     settings: dict[str, Any] = {
@@ -174,18 +192,37 @@ def groups(built: Toy, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def trainer_for(setup: Training, callbacks: Sequence[L.Callback] = (), *, io: SafeCheckpointIO | None = None, **changes: Any) -> L.Trainer:
+def trainer_for(
+    setup: Training,
+    callbacks: Sequence[L.Callback] = (),
+    *,
+    io: SafeCheckpointIO | None = None,
+    **changes: Any,
+) -> L.Trainer:
     """A quiet Trainer on one CPU process, stopping by max_steps alone."""
     settings: dict[str, Any] = {
-        "max_steps": setup.max_steps, "max_epochs": -1, "accelerator": "cpu", "devices": 1, "logger": False, "callbacks": list(callbacks),
-        "enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": str(setup.run_dir), "num_sanity_val_steps": 0,
-        "enable_checkpointing": any(isinstance(c, CheckpointCallback) for c in callbacks), "plugins": [io or SafeCheckpointIO()],
-    }  # fmt: skip
+        "max_steps": setup.max_steps,
+        "max_epochs": -1,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "callbacks": list(callbacks),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": str(setup.run_dir),
+        "num_sanity_val_steps": 0,
+        "enable_checkpointing": any(isinstance(c, CheckpointCallback) for c in callbacks),
+        "plugins": [io or SafeCheckpointIO()],
+    }
     return L.Trainer(**{**settings, **changes})
 
 
 def fit(
-    run_dir: Path, *callbacks: L.Callback, resume: Path | None = None, trainer: Callable[..., L.Trainer] = trainer_for, **changes: Any
+    run_dir: Path,
+    *callbacks: L.Callback,
+    resume: Path | None = None,
+    trainer: Callable[..., L.Trainer] = trainer_for,
+    **changes: Any,
 ) -> tuple[TrainModule, Recorder]:
     """Train the toy; gives the module and every step's report. Keys that Training lacks go to the Trainer."""
     own = set(Training.__dataclass_fields__) | {"dropout", "accumulate", "auxiliary"}

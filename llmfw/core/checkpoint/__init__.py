@@ -1,7 +1,8 @@
 """Durable checkpoints: written whole or not at all, verified before they are read, never a pickle.
 
-A checkpoint is a folder ``step-00000010/`` of safetensors and json with a ``manifest.json`` that holds a SHA-256 of every
-file. Reading manifests needs neither torch nor Lightning; the names that do are imported when first used.
+A checkpoint is a folder ``step-00000010/`` of safetensors and json with a ``manifest.json`` that holds a
+SHA-256 of every file. Reading manifests needs neither torch nor Lightning; the names that do are imported
+when first used.
 """
 
 from __future__ import annotations
@@ -9,7 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmfw.core.checkpoint.lock import Holder, holder, probe_writable, run_lock
-from llmfw.core.checkpoint.manifest import Manifest, checkpoints, newest_verified, read_manifest, step_folder, verify
+from llmfw.core.checkpoint.manifest import (
+    Manifest,
+    checkpoints,
+    newest_verified,
+    read_manifest,
+    step_folder,
+    verify,
+)
 
 if TYPE_CHECKING:
     from llmfw.core.checkpoint.callback import CheckpointCallback

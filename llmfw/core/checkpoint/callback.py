@@ -11,7 +11,14 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from llmfw.core.checkpoint.durable import sweep
 from llmfw.core.checkpoint.manifest import checkpoints, prune, step_folder
-from llmfw.core.errors import BusyError, CheckpointError, Interrupted, LlmfwError, NumericsError, ResourceError
+from llmfw.core.errors import (
+    BusyError,
+    CheckpointError,
+    Interrupted,
+    LlmfwError,
+    NumericsError,
+    ResourceError,
+)
 from llmfw.core.failpoints import failpoint
 
 log = logging.getLogger("llmfw")
@@ -20,11 +27,12 @@ _HOPELESS = (NumericsError, CheckpointError, ResourceError, BusyError, Interrupt
 
 
 class CheckpointCallback(Checkpoint):
-    """Saves every ``every`` optimizer steps (0: at the end only), at the end, when a signal or another callback asks
-    (``pl_module.agreed("save")``, ``trainer.should_stop``), and after an unexpected exception outside an optimizer step.
+    """Saves every ``every`` optimizer steps (0: at the end only), at the end, when a signal or another
+    callback asks (``pl_module.agreed("save")``, ``trainer.should_stop``), and after an unexpected exception
+    outside an optimizer step.
 
-    Lightning runs checkpoint callbacks last, so every other callback's state belongs to the step that has ended. Older
-    checkpoints go only once the new one is durable; ``keep`` (at least 2) stay.
+    Lightning runs checkpoint callbacks last, so every other callback's state belongs to the step that has
+    ended. Older checkpoints go only once the new one is durable; ``keep`` (at least 2) stay.
     """
 
     def __init__(self, folder: Path, *, every: int, keep: int = 2) -> None:
@@ -75,7 +83,9 @@ class CheckpointCallback(Checkpoint):
         for logger in trainer.loggers:
             logger.save()  # the numbers up to this step are on disk before the step counts as done
         failure: LlmfwError | None = None
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # on every rank: states are gathered
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(
+            weights_only=False
+        )  # on every rank: states are gathered
         if trainer.is_global_zero:
             try:
                 trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, path)
@@ -84,7 +94,9 @@ class CheckpointCallback(Checkpoint):
         if trainer.world_size > 1:
             told: str | None = trainer.strategy.broadcast(str(failure) if failure else None)
             if told and failure is None:
-                failure = ResourceError("CHECKPOINT-WRITE", "rank 0 couldn't write the checkpoint", mend="see rank 0's message")
+                failure = ResourceError(
+                    "CHECKPOINT-WRITE", "rank 0 couldn't write the checkpoint", mend="see rank 0's message"
+                )
         if failure is not None:
             raise failure
         self._saved_step, self._failures, self.newest = step, 0, path
@@ -94,7 +106,9 @@ class CheckpointCallback(Checkpoint):
         return path
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep the steps since the last checkpoint when something unexpected ends the run between two updates."""
+        """Keep the steps since the last checkpoint when something unexpected ends the run between two
+        updates.
+        """
         started = trainer.global_step > max(self._saved_step, 0) and self._saved_step >= 0
         whole = not getattr(pl_module, "updating", False)
         if not (started and whole) or trainer.world_size > 1 or isinstance(exception, _HOPELESS):

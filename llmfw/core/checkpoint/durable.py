@@ -1,7 +1,7 @@
 """Folders that appear whole or not at all: staged beside the target, synced, renamed, and the parent synced.
 
-Hidden names in the parent: ``.staging-*`` is being written, ``.pruned-*`` is being deleted, ``.old-NAME`` gives way to a
-new NAME. ``sweep`` clears what a killed process left.
+Hidden names in the parent: ``.staging-*`` is being written, ``.pruned-*`` is being deleted, ``.old-NAME``
+gives way to a new NAME. ``sweep`` clears what a killed process left.
 """
 
 from __future__ import annotations
@@ -31,18 +31,17 @@ def sync(path: Path) -> None:
 def staged(target: Path) -> Iterator[Path]:
     """A folder to write into, which becomes ``target`` when the block ends well and vanishes when it doesn't.
 
-    Whatever bore the name before is replaced. A process killed at any instant leaves the old folder, the new one,
-    or (between two renames) the old one under a hidden name that ``sweep`` gives back.
+    Whatever bore the name before is replaced. A process killed at any instant leaves the old folder, the new
+    one, or (between two renames) the old one under a hidden name that ``sweep`` gives back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{target.name}-", dir=target.parent))
     try:
         yield folder
         failpoint("ckpt.before_fsync")
-        for file in sorted(folder.iterdir()):
-            sync(file)
         folder.chmod(0o777 & ~_umask())
-        sync(folder)
+        for path in [*folder.rglob("*"), folder]:
+            sync(path)
         failpoint("ckpt.before_rename")
         old = target.with_name(_OLD + target.name)
         if target.exists():
@@ -66,10 +65,15 @@ def remove(folder: Path) -> None:
 
 
 def sweep(parent: Path) -> list[str]:
-    """Clear what killed processes left in ``parent``; gives the names. Call it only while the run's lock is held."""
+    """Clear what killed processes left in ``parent``; gives the names. Call it only while the run's lock is
+    held.
+    """
     swept = []
     for path in sorted(parent.glob(".*-*")) if parent.is_dir() else ():
-        if path.name.startswith(_OLD) and not (final := path.with_name(path.name.removeprefix(_OLD))).exists():
+        if (
+            path.name.startswith(_OLD)
+            and not (final := path.with_name(path.name.removeprefix(_OLD))).exists()
+        ):
             path.rename(final)
         elif path.name.startswith((_STAGING, _PRUNED, _OLD)):
             shutil.rmtree(path, ignore_errors=True)

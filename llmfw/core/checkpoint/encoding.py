@@ -1,8 +1,9 @@
 """Any checkpoint dictionary as json plus named tensors, and back, without loss and without pickle.
 
-Plain json holds None, bool, int, finite float, str, list, and dict with str keys. The rest is an object with one key that
-begins with ``$``: ``$tensor`` "file/name", ``$tuple``, ``$dict`` and ``$ordered`` (pairs), ``$set``, ``$frozenset``,
-``$bytes`` (base64), ``$float`` (nan, inf, -inf). Everything else is refused, and its place is named.
+Plain json holds None, bool, int, finite float, str, list, and dict with str keys. The rest is an object with
+one key that begins with ``$``: ``$tensor`` "file/name", ``$tuple``, ``$dict`` and ``$ordered`` (pairs),
+``$set``, ``$frozenset``, ``$bytes`` (base64), ``$float`` (nan, inf, -inf). Everything else is refused, and
+its place is named.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def encode(checkpoint: Mapping[str, Any]) -> tuple[Any, TensorFiles]:
         tree = encoder.value(dict(checkpoint), ())
     except RecursionError:
         raise PluginError(
-            "STATE-TYPE", "the state refers to itself or is nested too deep", mend="keep a callback's state flat"
+            "STATE-TYPE",
+            "the state refers to itself or is nested too deep",
+            mend="keep a callback's state flat",
         ) from None
     return tree, encoder.files
 
@@ -114,7 +117,9 @@ def decode(tree: Any, tensor: Callable[[str, str], Tensor]) -> Any:
         return _DECODERS[tag](body, tensor)
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
-            "CHECKPOINT-FORMAT", f"unknown or broken element {tag!r} in its state", mend="use the llmfw that wrote it"
+            "CHECKPOINT-FORMAT",
+            f"unknown or broken element {tag!r} in its state",
+            mend="use the llmfw that wrote it",
         ) from None
 
 

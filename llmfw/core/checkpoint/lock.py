@@ -1,4 +1,6 @@
-"""One process per run folder: a ``flock`` that dies with its holder, and a probe that the folder can be written."""
+"""One process per run folder: a ``flock`` that dies with its holder, and a probe that the folder can be
+written.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from llmfw.core.errors import BusyError, UsageError
 
 NAME = ".lock"
 _ORPHANS_SECONDS = 10.0
-"""How long to wait for a lock whose holder is dead: its loader workers inherited it and end a few seconds later."""
+"""How long to wait for a lock whose holder is dead: its loader workers inherited it and end a few seconds
+later.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,8 @@ def holder(run_dir: Path) -> Holder | None:
 
 @contextmanager
 def run_lock(run_dir: Path) -> Iterator[Path]:
-    """Own the run folder for the length of the block; processes of one run (DDP) share it through rank 0 alone.
+    """Own the run folder for the length of the block; processes of one run (DDP) share it through rank 0
+    alone.
 
     Raises:
         BusyError: RUN-BUSY, naming the holder's process, host and start.
@@ -81,12 +86,19 @@ def _acquire(descriptor: int, run_dir: Path) -> None:
             if other is not None and not other.alive and time.monotonic() < give_up:
                 time.sleep(0.2)
                 continue
-            who = f"process {other.pid} on {other.host}, started {other.started}" if other else "another process"
-            raise BusyError("RUN-BUSY", f"in use by {who}", mend="wait for it, or set another run.dir", file=run_dir) from None
+            who = (
+                f"process {other.pid} on {other.host}, started {other.started}"
+                if other
+                else "another process"
+            )
+            raise BusyError(
+                "RUN-BUSY", f"in use by {who}", mend="wait for it, or set another run.dir", file=run_dir
+            ) from None
 
 
 def probe_writable(folder: Path) -> None:
-    """Make the folder and write, sync, rename and delete a file in it, so that a run doesn't fail at its first checkpoint.
+    """Make the folder and write, sync, rename and delete a file in it, so that a run doesn't fail at its
+    first checkpoint.
 
     Raises:
         UsageError: FOLDER-NOT-WRITABLE.
@@ -103,5 +115,8 @@ def probe_writable(folder: Path) -> None:
         os.unlink(f"{name}-renamed")
     except OSError as error:
         raise UsageError(
-            "FOLDER-NOT-WRITABLE", f"can't be written ({error.strerror})", mend="choose another with run.dir or checkpoint.dir", file=folder
+            "FOLDER-NOT-WRITABLE",
+            f"can't be written ({error.strerror})",
+            mend="choose another with run.dir or checkpoint.dir",
+            file=folder,
         ) from None

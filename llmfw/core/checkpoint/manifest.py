@@ -1,4 +1,6 @@
-"""``manifest.json``: what a checkpoint holds, with a SHA-256 of every file and of itself; and which checkpoint to use."""
+"""``manifest.json``: what a checkpoint holds, with a SHA-256 of every file and of itself; and which
+checkpoint to use.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ FORMAT = 1
 NAME = "manifest.json"
 _OWN_KEYS = ("format", "step", "created", "files", "sha256")
 _LARGEST = 16 * 1024 * 1024  # bytes of a manifest; a larger one isn't ours
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 log = logging.getLogger("llmfw")
 
@@ -28,8 +30,8 @@ log = logging.getLogger("llmfw")
 class Manifest:
     """What a checkpoint says of itself.
 
-    ``files``: name -> (SHA-256 in hex, size in bytes). ``about``: further keys of the same json object that the run adds
-    (which model, fingerprint, plugins, surgeries, versions).
+    ``files``: name -> (SHA-256 in hex, size in bytes). ``about``: further keys of the same json object that
+    the run adds (which model, fingerprint, plugins, surgeries, versions).
     """
 
     step: int
@@ -44,7 +46,9 @@ class Manifest:
             "format": FORMAT,
             "step": self.step,
             "created": self.created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "files": {name: {"sha256": digest, "bytes": size} for name, (digest, size) in sorted(self.files.items())},
+            "files": {
+                name: {"sha256": digest, "bytes": size} for name, (digest, size) in sorted(self.files.items())
+            },
         }
         return json.dumps({**body, "sha256": _own_digest(body)}, indent=1, ensure_ascii=False) + "\n"
 
@@ -67,7 +71,11 @@ def step_folder(parent: Path, step: int) -> Path:
 
 def _damaged(folder: Path, what: str, key: str | None = None) -> CheckpointError:
     return CheckpointError(
-        "CHECKPOINT-DAMAGED", what, mend="delete it, or resume from another checkpoint of the run", file=folder, key=key
+        "CHECKPOINT-DAMAGED",
+        what,
+        mend="delete it, or resume from another checkpoint of the run",
+        file=folder,
+        key=key,
     )
 
 
@@ -75,16 +83,21 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest alone, checked against itself; the other files are not looked at.
 
     Raises:
-        CheckpointError: CHECKPOINT-MISSING, CHECKPOINT-DAMAGED, or CHECKPOINT-FORMAT where a newer llmfw wrote it.
+        CheckpointError: CHECKPOINT-MISSING, CHECKPOINT-DAMAGED, or CHECKPOINT-FORMAT where a newer llmfw
+        wrote it.
     """
     if folder.is_file():
         raise CheckpointError(
-            "CHECKPOINT-FORMAT", "a file; a checkpoint of llmfw is a folder, and pickles are never read",
-            mend=f"name a folder that holds {NAME}", file=folder,
-        )  # fmt: skip
+            "CHECKPOINT-FORMAT",
+            "a file; a checkpoint of llmfw is a folder, and pickles are never read",
+            mend=f"name a folder that holds {NAME}",
+            file=folder,
+        )
     path = folder / NAME
     if not path.is_file():
-        raise CheckpointError("CHECKPOINT-MISSING", f"no {NAME} there", mend="name a checkpoint's folder", file=folder)
+        raise CheckpointError(
+            "CHECKPOINT-MISSING", f"no {NAME} there", mend="name a checkpoint's folder", file=folder
+        )
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError("too large")
@@ -93,7 +106,10 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("not an object")
         if isinstance(body.get("format"), int) and body["format"] > FORMAT:
             raise CheckpointError(
-                "CHECKPOINT-FORMAT", f"format {body['format']}; this llmfw reads up to {FORMAT}", mend="upgrade llmfw", file=folder
+                "CHECKPOINT-FORMAT",
+                f"format {body['format']}; this llmfw reads up to {FORMAT}",
+                mend="upgrade llmfw",
+                file=folder,
             )
         digest = body.pop("sha256", None)
         if digest != _own_digest(body):
@@ -118,7 +134,7 @@ def verify(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     for name, (digest, size) in manifest.files.items():
         path = folder / name
-        if path.is_symlink() or not path.is_file():
+        if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
             raise _damaged(folder, "a file is missing", name)
         try:
             found, length = file_digest(path)
@@ -143,7 +159,8 @@ def checkpoints(parent: Path) -> list[tuple[Path, Manifest]]:
 
 
 def newest_verified(parent: Path, *, say: Callable[[str], None] = log.warning) -> Path | None:
-    """The newest checkpoint that verifies, or None where there is none at all; each one passed over goes to ``say``.
+    """The newest checkpoint that verifies, or None where there is none at all; each one passed over goes to
+    ``say``.
 
     Raises:
         CheckpointError: NO-GOOD-CHECKPOINT, where there are checkpoints and all are damaged.
@@ -162,9 +179,11 @@ def newest_verified(parent: Path, *, say: Callable[[str], None] = log.warning) -
         return folder
     if problems:
         raise CheckpointError(
-            "NO-GOOD-CHECKPOINT", f"every checkpoint is damaged ({'; '.join(problems)})",
-            mend="start a new run, or restore the folder from a backup", file=parent,
-        )  # fmt: skip
+            "NO-GOOD-CHECKPOINT",
+            f"every checkpoint is damaged ({'; '.join(problems)})",
+            mend="start a new run, or restore the folder from a backup",
+            file=parent,
+        )
     return None
 
 
@@ -181,4 +200,7 @@ def prune(parent: Path, keep: int) -> list[Path]:
 
 
 def _complete(folder: Path, manifest: Manifest) -> bool:
-    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, (_, size) in manifest.files.items())
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, (_, size) in manifest.files.items()
+    )

@@ -1,0 +1,119 @@
+"""What the processes of a run tell each other in a step: units, numbers, answers, and one gradient norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from llmfw.core.errors import PluginError
+
+
+def world() -> int:
+    """Number of processes of the run."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every process's value, in the order of ranks."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def total(value: float, device: torch.device) -> Tensor | float:
+    """The sum over processes; a float32 tensor where there are several, so that nothing waits for the
+    device.
+    """
+    if world() == 1:
+        return value
+    summed = torch.tensor(value, dtype=torch.float32, device=device)
+    distributed.all_reduce(summed)
+    return summed
+
+
+class Polls:
+    """Questions (was there a signal, is the time over) that every step asks on every rank.
+
+    Register the same names on every rank before training starts.
+    """
+
+    def __init__(self) -> None:
+        self._questions: dict[str, Callable[[], bool]] = {}
+        self._answers: dict[str, bool] = {}
+
+    def __setitem__(self, name: str, question: Callable[[], bool]) -> None:
+        self._questions[name] = question
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def ask(self) -> list[float]:
+        """This rank's answers, 1 or 0, in the order of names."""
+        return [float(self._questions[name]()) for name in sorted(self._questions)]
+
+    def settle(self, rows: Sequence[Sequence[float]]) -> None:
+        """Take every rank's answers; yes is what any of them said."""
+        columns = zip(*rows, strict=True)
+        self._answers = {name: any(c) for name, c in zip(sorted(self._questions), columns, strict=True)}
+
+    def agreed(self, name: str) -> bool:
+        """The answer that all ranks share; with one process, as of now."""
+        if world() == 1:
+            question = self._questions.get(name)
+            return question is not None and question()
+        return self._answers.get(name, False)
+
+
+class Names:
+    """Metric names in one order on every rank; where there are several, the first step fixes them."""
+
+    def __init__(self, loss: str) -> None:
+        self._loss = loss
+        self._fixed: tuple[str, ...] | None = None
+
+    def agreed(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of this step on all ranks.
+
+        Raises:
+            PluginError: METRIC-NAMES, where a later step brings a new one.
+        """
+        if world() == 1:
+            return names
+        if self._fixed is None:
+            self._fixed = tuple(sorted(set().union(*gather_objects(names))))
+        new = sorted(set(names) - set(self._fixed))
+        if new:
+            raise PluginError(
+                "METRIC-NAMES",
+                f"loss {self._loss!r} gave new metrics ({', '.join(new)}) after the first step",
+                mend="return the same names for every batch, with count 0 where there's nothing to say",
+            )
+        return self._fixed
+
+
+def gather_rows(row: Tensor) -> list[list[float]]:
+    """One row of numbers per rank; the step's one wait for the device."""
+    if world() == 1:
+        return [row.tolist()]
+    rows = torch.empty(world(), row.numel(), dtype=row.dtype, device=row.device)
+    distributed.all_gather_into_tensor(rows, row)
+    gathered: list[list[float]] = rows.tolist()
+    return gathered
+
+
+def gradient_norm(grads: Mapping[str, Tensor], rank_local: Sequence[str]) -> Tensor:
+    """L2 norm of all gradients (by parameter name); those of parameters that each process owns alone are
+    summed over processes, the others are the same on all."""
+    if world() == 1 or not rank_local:
+        return torch.nn.utils.get_total_norm(list(grads.values()))
+    own = [grad for name, grad in grads.items() if name in set(rank_local)]
+    shared = torch.nn.utils.get_total_norm([g for name, g in grads.items() if name not in set(rank_local)])
+    local = torch.nn.utils.get_total_norm(own).to(shared) if own else torch.zeros_like(shared)
+    squares = local.square()
+    distributed.all_reduce(squares)
+    return (shared.square() + squares).sqrt()

@@ -248,7 +248,7 @@ def _without_bom(line: bytes, path: Path, counts: ReadCounts) -> bytes:
 
 def _parse(line: bytes) -> object:
     try:
-        text = line.decode("utf-8")
+        text = line.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:
         raise RowError(
             f"byte {error.start + 1} of the line is not UTF-8 (0x{line[error.start]:02x})",
@@ -259,14 +259,13 @@ def _parse(line: bytes) -> object:
             text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object
         )
     except json.JSONDecodeError as error:
+        said = error.msg.removesuffix(" at")
         hint = (
             "put each object on one line of its own"
             if text.strip() in ("{", "[") or text.lstrip().startswith("[")
             else "mend the line"
         )
-        raise RowError(
-            f"not JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}", mend=hint
-        ) from None
+        raise RowError(f"not JSON: {said[:1].lower()}{said[1:]} at column {error.colno}", mend=hint) from None
     except RecursionError:
         raise RowError("the object is nested too deeply", mend="flatten it") from None
     except ValueError as error:  # e.g. an integer of more digits than python converts

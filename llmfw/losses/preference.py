@@ -241,7 +241,7 @@ def pair_losses(
 ) -> Tensor:
     """[P] losses from [N] log-probs of policy and reference (None where the objective uses none)."""
     found = scores(objective, logps, reference, segment=segment, position=position, length=length)
-    return objective.link(margins(found), margins(length))
+    return objective.link(margins(found), margins(length).to(found.dtype))
 
 
 def preference_loss(objective: Objective) -> Callable[[Policy, Batch, Policy | None], LossOutput]:
@@ -261,7 +261,7 @@ def preference_loss(objective: Objective) -> Callable[[Policy, Batch, Policy | N
         where = {"segment": batch.segment, "position": objective.positions(batch), "length": batch.length}
         gap = margins(batch.length)
         found = scores(objective, logps, given, **where)
-        total = objective.link(margins(found), gap).sum()
+        total = objective.link(margins(found), gap.to(found.dtype)).sum()
         with torch.no_grad():
             seen = found.detach()
             plain = seen

@@ -26,7 +26,7 @@ class Dpo(Plugin):
         )
         beta: float = field(
             default=0.1,
-            metadata={"help": "strength of the pull to the reference; above 0. simpo: 2.0 is usual"},
+            metadata={"help": "strength of the pull to the reference. simpo: 2.0 is usual", "minimum": 1e-6},
         )
         bonus: float = field(
             default=0.05,
@@ -34,7 +34,11 @@ class Dpo(Plugin):
         )
         gamma: float = field(default=1.0, metadata={"help": "simpo only: margin that is aimed at"})
         answers: int = field(
-            default=16, metadata={"help": "held-out prompts answered before and after training; 0: none"}
+            default=16,
+            metadata={
+                "help": "held-out prompts answered before and after training; 0: none",
+                "minimum": 0,
+            },
         )
 
     config: Config

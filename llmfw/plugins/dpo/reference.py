@@ -20,7 +20,7 @@ def loss(
 ) -> Tensor:
     """[P] losses; arguments as in ``functional.loss``."""
     pairs = len(length) // 2
-    zero, losses = logps.new_zeros(()), []
+    zero, losses = 0.0 * logps.sum(), []
     for pair in range(pairs):
         w = _tokens(logps, segment, position, pair)
         l = _tokens(logps, segment, position, pairs + pair)  # noqa: E741  # y_w and y_l, as all these papers write

@@ -18,9 +18,16 @@ class LdDpo(Plugin):
         """Settings ``ld_dpo.*``."""
 
         alpha: float = field(
-            default=0.5, metadata={"help": "weight of the longer answer's tail, 0 to 1; 1: plain DPO"}
+            default=0.5,
+            metadata={
+                "help": "weight of the longer answer's tail; 1: plain DPO",
+                "minimum": 0.0,
+                "maximum": 1.0,
+            },
         )
-        beta: float = field(default=0.1, metadata={"help": "strength of the pull to the reference; above 0"})
+        beta: float = field(
+            default=0.1, metadata={"help": "strength of the pull to the reference", "minimum": 1e-6}
+        )
         ref_mode: str = field(
             default="both",
             metadata={
@@ -29,7 +36,11 @@ class LdDpo(Plugin):
             },
         )
         answers: int = field(
-            default=16, metadata={"help": "held-out prompts answered before and after training; 0: none"}
+            default=16,
+            metadata={
+                "help": "held-out prompts answered before and after training; 0: none",
+                "minimum": 0,
+            },
         )
 
     config: Config

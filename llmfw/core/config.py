@@ -101,7 +101,7 @@ def load_config(
         files: ``--config`` files, later ones above.
         overrides: ``KEY=VALUE`` of the command line.
         defaults_from: the plugin whose own defaults hold where two plugins' differ.
-        base: settings of a saved run or of a caller, above presets and plugins' defaults.
+        base: settings of a saved run, above presets and plugins' defaults; taken literally, ``${...}`` too.
 
     Raises:
         UsageError: anything wrong in files or on the command line, with file, line and key.
@@ -111,7 +111,7 @@ def load_config(
     core = root_section({})
     documents = [("file", load_file(Path(file))) for file in files]
     if base is not None:
-        documents.insert(0, ("saved run", Document(dict(base), None)))
+        documents.insert(0, ("saved run", Document(escape(base), None)))
     names = _plugin_names(core, documents, overrides, plugins, no_plugins)
     classes = {name: _config_class(name) for name in names}
     root = root_section(classes)

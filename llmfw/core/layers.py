@@ -10,7 +10,7 @@ from typing import Any
 from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.keys import NAMED, NEEDED, TIED, Leaf, Node, Section, Table, find
 from llmfw.core.redact import shown
-from llmfw.core.strict_yaml import Document, join, kind_of, parse_value
+from llmfw.core.strict_yaml import Document, kind_of, parse_value
 from llmfw.core.values import WrongValue, fit
 
 Path_ = tuple[str, ...]
@@ -86,68 +86,84 @@ def read(root: Section, document: Document, name: str, kind: str, unknown: Unkno
     Raises:
         UsageError: an unknown key, a value of another type, or a group where a single value belongs.
     """
-    layer = Layer(
-        name, kind, _settings(root, document, f"plugin {name}" if kind == "plugin" else name, unknown)
-    )
+    title = f"plugin {name}" if kind == "plugin" else name
+    layer = Layer(name, kind, _Reader(document, title, unknown).read(root))
     _fill_exclusive(layer)
     return layer
 
 
-def _settings(root: Section, document: Document, title: str, unknown: Unknown) -> list[Setting]:
-    found: list[Setting] = []
+class _Reader:
+    """Walks a document beside the tree of keys."""
 
-    def origin(key: str) -> Origin:
-        return Origin(layer=title, file=document.file, line=document.lines.get(key))
+    def __init__(self, document: Document, title: str, unknown: Unknown) -> None:
+        self.document, self.title, self.unknown = document, title, unknown
+        self.found: list[Setting] = []
 
-    def add(path: Path_, value: Any) -> None:
-        found.append(Setting(path, value, dataclasses.replace(origin(".".join(path)), value=value)))
+    def read(self, root: Section) -> list[Setting]:
+        self.group(root, self.document.data, ())
+        return self.found
 
-    def walk(node: Node, value: Any, path: Path_) -> None:
+    def origin(self, key: str) -> Origin:
+        return Origin(layer=self.title, file=self.document.file, line=self.document.lines.get(key))
+
+    def add(self, path: Path_, value: Any, key: str | None = None) -> None:
+        origin = dataclasses.replace(self.origin(key or ".".join(path)), value=value)
+        self.found.append(Setting(path, value, origin))
+
+    def node(self, node: Node, value: Any, path: Path_) -> None:
         key = ".".join(path)
         if isinstance(node, Leaf):
-            put(node, value, path, key)
+            self.leaf(node, value, path)
         elif isinstance(value, Mapping):
-            if isinstance(node, Table) and not value:
-                add(path, {})
-            for part, inner in value.items():
-                if isinstance(node, Table) and inner == {}:
-                    add((*path, part), {})
-                child = node.keys.get(part) if isinstance(node, Section) else node.values
-                if child is None:
-                    what, mend = unknown(join(key, part))
-                    raise error_at(
-                        origin(join(key, part)), WrongValue("CONFIG-KEY", what, mend, join(key, part))
-                    )
-                walk(child, inner, (*path, part))
-        elif value is None and document.texts.get(key) == "" and document.file is not None:
+            if not value and (isinstance(node, Table) or len(path) > 1):
+                self.add(path, {})
+            self.group(node, value, path)
+        elif value is None and self.document.file is not None and self.document.texts.get(key) == "":
             return  # a heading with nothing under it, as when all its lines are comments
-        elif (
-            isinstance(node, Section)
-            and node.cls in NAMED
-            and isinstance(value, (str, int, float))
-            and not isinstance(value, bool)
-        ):
-            name = document.texts.get(key, value)
-            found.append(Setting((*path, "name"), name, dataclasses.replace(origin(key), value=name)))
+        elif isinstance(node, Section) and node.cls in NAMED and _is_word(value):
+            self.add((*path, "name"), self.document.texts.get(key, value), key)
         else:
-            raise error_at(origin(key), _no_single_value(node, value, key))
+            raise error_at(self.origin(key), _no_single_value(node, value, key))
 
-    def put(node: Leaf, value: Any, path: Path_, key: str) -> None:
+    def group(self, node: Section | Table, value: Mapping[str, Any], path: Path_) -> None:
+        for part, inner in value.items():
+            child = node.keys.get(part) if isinstance(node, Section) else node.values
+            if child is None:
+                raise self.no_such_key((*path, part), inner)
+            self.node(child, inner, (*path, part))
+
+    def leaf(self, node: Leaf, value: Any, path: Path_) -> None:
+        key = ".".join(path)
         try:
-            fitted = fit(node, value, key, document.texts)
+            fitted = fit(node, value, key, self.document.texts)
         except WrongValue as wrong:
-            raise error_at(origin(wrong.key if wrong.key in document.lines else key), wrong) from None
+            if isinstance(value, Mapping) and value:
+                raise self.no_such_key(path, value) from None
+            place = self.origin(wrong.key if wrong.key in self.document.lines else key)
+            raise error_at(place, wrong) from None
         for below, part in _flatten(fitted) if isinstance(fitted, dict) else [((), fitted)]:
-            add((*path, *below), part)
+            self.add((*path, *below), part)
 
-    walk(root, document.data, ())
-    return found
+    def no_such_key(self, path: Path_, value: Any) -> UsageError:
+        """The error of a key that doesn't exist, named as far down as only one key is meant."""
+        place = self.origin(".".join(path))
+        while isinstance(value, Mapping) and len(value) == 1:
+            ((part, value),) = value.items()
+            path = (*path, part)
+        key = ".".join(path)
+        what, mend = self.unknown(key)
+        if self.document.file is not None and "." in path[0]:
+            group, _, rest = path[0].partition(".")
+            what, mend = "dotted keys aren't read in files", f"write {group}: and, indented below it, {rest}:"
+        return error_at(place, WrongValue("CONFIG-KEY", what, mend, key))
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def _no_single_value(node: Node, value: Any, key: str) -> WrongValue:
-    got = (
-        f"{kind_of(value)} ({shown(key, value)})" if isinstance(value, (str, int, float)) else kind_of(value)
-    )
+    got = f"{kind_of(value)} ({shown(key, value)})" if _is_word(value) else kind_of(value)
     if isinstance(node, Section):
         names = list(node.keys)
         some = ", ".join(f"{key}.{name}" for name in names[:4]) + (", ..." if len(names) > 4 else "")
@@ -201,7 +217,7 @@ def command_line(root: Section, overrides: Sequence[str], unknown: Unknown) -> L
         data: Any = document.data
         for part in reversed(path):
             data = {part: data}
-        new = _settings(root, Document(data, None, texts=document.texts), layer.name, unknown)
+        new = _Reader(Document(data, None, texts=document.texts), layer.name, unknown).read(root)
         again = {item.path for item in new}
         layer.settings = [*(item for item in layer.settings if item.path not in again), *new]
     _fill_exclusive(layer)

@@ -74,7 +74,7 @@ def unknown_key(
             owner = key.rsplit(".", 1)[0] if isinstance(node, Leaf) else first
             return f"{owner} is a single value, it has no settings of its own", f"write {owner}=VALUE"
         near = near_keys(root, key)
-        if rest and first not in root.keys:
+        if first not in root.keys:
             plugins = get_close_matches(first, off, n=1, cutoff=0.6)
             if plugins and not (near and _alike(first, near[0].split(".")[0]) >= _alike(first, plugins[0])):
                 return (

@@ -30,8 +30,8 @@ def fit(leaf: Leaf, value: Any, key: str, texts: Texts) -> Any:
     ``texts`` are the scalars as written; there ``${...}`` still stands for something else;
     None: everything is resolved.
 
-    Nothing is reinterpreted: text is no number, ``yes`` no boolean. Whole numbers serve as floats, and numbers as
-    text in the form in which they were written.
+    Nothing is reinterpreted: text is no number, ``yes`` no boolean. Whole numbers serve as floats, and numbers
+    as text in the form in which they were written.
 
     Raises:
         WrongValue: another type is expected, or another word.

@@ -115,7 +115,7 @@ def decode(tree: Any, tensor: Callable[[str, str], Tensor]) -> Any:
         if len(tree) != 1:
             raise KeyError(tag)
         return _DECODERS[tag](body, tensor)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(
             "CHECKPOINT-FORMAT",
             f"unknown or broken element {tag!r} in its state",

@@ -16,7 +16,7 @@ from llmfw.core.data import Prepared, RowsData, prepare
 from llmfw.core.determinism import pinned
 from llmfw.core.errors import CheckpointError, DataError
 from llmfw.core.measure import Measured, flatten, measure, write_down
-from llmfw.core.models import resolve_model, save_weights, weights_manifest
+from llmfw.core.models import resolve_model, save_weights
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import open_auxiliary, open_policy_of
 from llmfw.core.records import DatasetTransform, Estimate, Policy, RolloutSampler, When
@@ -24,7 +24,7 @@ from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import read_journal
-from llmfw.core.train import Job, first_batches, held_out, train
+from llmfw.core.train import Job, first_batches, held_out, manifest_of, total_steps, train
 from llmfw.core.validation import validate
 
 
@@ -122,7 +122,7 @@ def _at_start(assembled: Assembled, session: Session, job: Job, module: TrainMod
     """Before step 1: the loss's calibration, then what is measured before training."""
     loss = assembled.plan.one("llmfw_loss")
     if loss.calibrate is not None:
-        loss.calibrate(module.policy, first_batches(job, steps=max(1, module.training_setup.max_steps)))
+        loss.calibrate(module.policy, first_batches(job, steps=max(1, total_steps(job))))
         if session.journal is not None:
             session.journal.event("calibrated", durable=True, loss=loss.name)
     if session.journal is not None:
@@ -140,7 +140,7 @@ def _measure(assembled: Assembled, session: Session, policy: Policy, when: When,
 def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModule) -> FitResult:
     """Held-out loss, evaluations and weights, once training has ended."""
     assert module.policy is not None
-    steps = module.trainer.global_step if module.training_setup.max_steps else 0
+    steps = module.trainer.global_step if total_steps(job) else 0
     found: dict[str, float] = {}
     after: Mapping[str, float | Estimate] = {}
     final = session.dir / "final"
@@ -152,7 +152,7 @@ def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModul
             validated = validate(module.policy, loss, module.reference, batches, metrics)
             found = dict(validated.metrics)
             session.journal.metrics(steps, found, stage="validation")
-        save_final(assembled, module.built, final)
+        save_final(assembled, module, final, steps)
         after = _measure(assembled, session, module.policy, "end", step=steps).metrics
         session.journal.event("trained", durable=True, steps=steps, stopped_by=module.stopped_by)
     return _result(
@@ -195,19 +195,16 @@ def _rewind(session: Session, job: Job) -> None:
     session.journal.rewind(read_manifest(newest).step if newest else 0)
 
 
-def save_final(assembled: Assembled, module: TrainModule, folder: Path) -> None:
+def save_final(assembled: Assembled, module: TrainModule, folder: Path, step: int) -> None:
     """Weights, tokenizer and manifest as one durable folder; an older one is replaced."""
-    remove(folder)
-    about = weights_manifest(module.built, assembled.run.config, assembled.resolved.plugin_settings)
-    step = module.tokens_seen and module.trainer.global_step
+    if folder.exists():
+        remove(folder)
     with staged(folder) as place:
         save_weights(module.built, place)
         files = {
             str(file.relative_to(place)): file_digest(file) for file in place.rglob("*") if file.is_file()
         }
-        manifest = Manifest(
-            step=step, files=files, about={**about, "fingerprint": assembled.plan.fingerprint}
-        )
+        manifest = Manifest(step=step, files=files, about=manifest_of(assembled, module.built))
         (place / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,14 @@ from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified
 from llmfw.core.data import StepLoader, collate_with, validation_batches
 from llmfw.core.errors import ConflictError
-from llmfw.core.models import build_model, parameter_groups, reference_of
+from llmfw.core.models import (
+    build_model,
+    load_weights,
+    parameter_groups,
+    reference_of,
+    save_weights,
+    weights_manifest,
+)
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import policy_over, surgeries_of
 from llmfw.core.records import Loss
@@ -89,6 +98,12 @@ def first_batches(job: Job, steps: int) -> Iterator[Batch]:
         yield from step
 
 
+def manifest_of(assembled: Assembled, built: Any) -> dict[str, Any]:
+    """What a folder of weights says of itself: model, adapter, plugins, surgeries, and the run's fingerprint."""
+    about = weights_manifest(built, assembled.run.config, assembled.resolved.plugin_settings)
+    return {**about, "fingerprint": assembled.plan.fingerprint}
+
+
 def _loader(
     job: Job, *, max_steps: int, start: int = 0, rank: int = 0, world: int | None = None
 ) -> StepLoader:
@@ -153,10 +168,17 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         log_every=root.trainer.log_every,
         steps_per_epoch=_loader(job, max_steps=steps).steps_per_epoch,
         newest=lambda: newest_verified(folder),
+        save=save_weights,
+        load=load_weights,
+        about=lambda built: manifest_of(assembled, built),
     )
 
 
 def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(
+        logging.WARNING
+    )  # its advertisements and lists of devices
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
     assembled, session = job.assembled, job.session
     root = assembled.run.config
     return Trainer(
@@ -173,7 +195,7 @@ def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
             *assembled.plan.many("llmfw_callbacks"),
             CheckpointCallback(folder, every=root.checkpoint.every, keep=root.checkpoint.keep),
         ],
-        plugins=[SafeCheckpointIO({"fingerprint": assembled.plan.fingerprint})],
+        plugins=[SafeCheckpointIO()],
         default_root_dir=session.dir,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,

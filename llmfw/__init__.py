@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Row,
         Service,
         Surgery,
+        Transformed,
     )
 
 __version__ = "0.1.0"
@@ -48,7 +49,7 @@ _HOME = {
     "llmfw.core.plugin": ("Plugin",),
     "llmfw.core.records": (
         "CacheFactory", "Command", "Completion", "DatasetTransform", "Decoder", "Estimate", "Evaluation", "EvaluationResult", "Loss",
-        "NamedMetric", "Policy", "Report", "RolloutSampler", "Round", "Row", "Service", "Surgery",
+        "NamedMetric", "Policy", "Report", "RolloutSampler", "Round", "Row", "Service", "Surgery", "Transformed",
     ),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

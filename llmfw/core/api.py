@@ -1,7 +1,7 @@
 """llmfw from Python: what the command line does, with typed results.
 
 import llmfw
-result = llmfw.fit("ld_dpo.alpha=0.5", plugins=["ld_dpo"])
+result = llmfw.fit("trainer.max_steps=20", plugins=["NAME"])
 print(result.final, result.validation)
 """
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from llmfw.core import records
+from llmfw.core.discovery import cards
 from llmfw.core.errors import ConflictError, PluginError
 from llmfw.core.manager import DEFAULTS, Answer, PluginManager
 from llmfw.core.run import Run
@@ -211,8 +212,9 @@ def _check_data(plan: Plan, manager: PluginManager, kind: str | None) -> None:
     source = plan.owner("llmfw_datamodule") or DEFAULTS
     data = f"data {plan.settings.get('data.name')!r}" if source == DEFAULTS else manager.title(source)
     by = "the default loss" if owner == DEFAULTS else f"{manager.title(owner)}'s loss"
+    able = " or ".join(f"--plugin {card.name}" for card in cards().values() if "loss" in card.kinds)
     mend = (
-        "switch on a plugin with a preference loss (--plugin dpo)"
+        f"switch on a plugin with a preference loss ({able or 'llmfw plugins list'})"
         if kind == "preference" and owner == DEFAULTS
         else f"give it rows of the form {' or '.join(wanted)} (data=FILE)"
     )

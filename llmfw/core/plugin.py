@@ -11,7 +11,7 @@ class Plugin:
 
     Private notes are attributes of the instance; anything shared goes through records and services.
 
-        class LdDpo(Plugin):
+        class Mine(Plugin):
             @dataclass
             class Config:
                 alpha: float = 0.5

@@ -18,7 +18,7 @@ PAPERS = (
     "pcformer", "prefixkv", "remamba", "rft", "s3c_math", "s3c", "xcoder",
 )  # fmt: skip
 ENGLISH = {"fire", "frames"}
-"""Papers whose names are words: forbidden only where a text consists of nothing else."""
+"""Papers whose names are words: forbidden only where a string consists of nothing else."""
 
 
 def words_of(text: str) -> str:
@@ -53,9 +53,16 @@ def named(source: str, forbidden: set[str]) -> list[str]:
     found = []
     for line, text in texts(ast.parse(source)):
         words = words_of(text)
-        if any(re.search(rf"\b{name}\b", words) for name in forbidden) or words in ENGLISH and text in ENGLISH:
+        if any(says(words, name) for name in forbidden):
             found.append(f"{line}: {text.strip()[:60]}")
-    return found
+    strings = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    return found + [f"{node.lineno}: {node.value}" for node in strings if node.value in ENGLISH]
+
+
+def says(words: str, name: str) -> bool:
+    """Whether the name stands there: as a word, or a long one also inside of words run together."""
+    whole = re.search(rf"\b{name}\b", words) is not None
+    return whole or (len(name) > 6 and name.replace(" ", "") in words.replace(" ", ""))
 
 
 def forbidden() -> set[str]:
@@ -84,12 +91,12 @@ def test_configs_of_the_core_name_no_plugin():
 
 @pytest.mark.parametrize(
     "source",
-    ["if name == 'ld_dpo': pass", "ld_dpo_alpha = 1", "class PrefixKVCache: pass", "x = f'see the gsi sampler'", "import firp"],
+    ["if name == 'ld_dpo': pass", "ld_dpo_alpha = 1", "class PrefixKVCache: pass", "x = f'see the gsi sampler'", "import firp", "stage = 'frames'"],
 )
 def test_the_search_finds_names_in_identifiers_and_texts(source: str):
     assert named(source, forbidden())
 
 
 def test_words_that_only_contain_a_name_are_fine():
-    assert not named("updpo = 'xcoders'; frames = []; fire_at = 'the frames of a stack'", forbidden())
+    assert not named("updpo = 'arft'; frames = []; fire_at = 'the frames of a stack'", forbidden())
     assert Path(ROOT / "llmfw" / "plugins").is_dir()

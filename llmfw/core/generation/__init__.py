@@ -4,7 +4,8 @@ Engine: ``generate``, its settings ``Sampling`` (``from_config``), ``end_of_turn
 Prompts: ``prompt_of`` a row, ``encode_prompt``, ``render``.
 Caches: ``FULL_CACHE``, ``attention_of`` (switches a cache's attention function on), ``prefill``.
 Drawing: ``distribution``, ``pick``, ``uniforms``. Ends: ``finish``, ``TextStream``.
-Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy``. Scores: ``score_examples``. Reports: ``generated_length``.
+Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy``. Scores: ``score_examples``.
+Reports: ``generated_length``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmfw.core.generation.caches import FULL_CACHE, attention_of, prefill
+    from llmfw.core.generation.caches import FULL_CACHE, attention_of, context_length, prefill
     from llmfw.core.generation.choose import distribution, pick, uniforms
     from llmfw.core.generation.engine import generate
     from llmfw.core.generation.policies import GeneratingPolicy, ScriptedPolicy, Usage, attach
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from llmfw.core.generation.stopping import TextStream, finish
 
 _HOME = {
-    "caches": ("FULL_CACHE", "attention_of", "prefill"),
+    "caches": ("FULL_CACHE", "attention_of", "context_length", "prefill"),
     "choose": ("distribution", "pick", "uniforms"),
     "engine": ("generate",),
     "policies": ("GeneratingPolicy", "ScriptedPolicy", "Usage", "attach"),
@@ -37,8 +38,8 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "AnswerScore",
     "FULL_CACHE",
+    "AnswerScore",
     "GeneratingPolicy",
     "Sampling",
     "ScriptedPolicy",
@@ -46,6 +47,7 @@ __all__ = [
     "Usage",
     "attach",
     "attention_of",
+    "context_length",
     "distribution",
     "encode_prompt",
     "end_of_turn_ids",

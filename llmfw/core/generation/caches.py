@@ -30,6 +30,13 @@ def base_model(module: nn.Module) -> nn.Module:
     return inner
 
 
+def context_length(module: nn.Module) -> int | None:
+    """Positions that a model was made for; None where it has no limit (recurrent models)."""
+    config: Any = base_model(module).config
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ForwardNames:
     """Which arguments a model's forward knows; recurrent ones have ``cache_params`` and no positions."""

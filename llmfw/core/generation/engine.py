@@ -25,6 +25,7 @@ from llmfw.core.generation.caches import (
     ForwardNames,
     attention_of,
     base_model,
+    context_length,
     forward_names,
     prefill,
 )
@@ -93,7 +94,7 @@ def generate(
             "SAMPLING", f"{batch_size} is no batch size", mend="give 1 or more", key="generation.batch_size"
         )
     config = base_model(module).config if model_config is None else model_config
-    requests = _requests(tokenizer, prompts, prefix, ids, sampling, _context(config))
+    requests = _requests(tokenizer, prompts, prefix, ids, sampling, context_length(module))
     factory = cache or FULL_CACHE
     answers: list[Completion | None] = [None] * len(requests)
     with evaluating(module), torch.inference_mode(), attention_of(module, factory):
@@ -112,12 +113,6 @@ def generate(
                 for request, answer in zip(batch, rows.run(watch), strict=True):
                     answers[request.index] = answer
     return [answer for answer in answers if answer is not None]
-
-
-def _context(config: Any) -> int | None:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    limit = getattr(text, "max_position_embeddings", None)
-    return int(limit) if limit else None
 
 
 def _requests(

@@ -5,6 +5,7 @@ Shapes: N trained tokens of a batch, S segments.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from llmfw.core.data import Example, collate
+from llmfw.core.errors import NumericsError
 from llmfw.core.generation.engine import evaluating
 
 
@@ -35,6 +37,9 @@ def score_examples(
 
     Computed without gradients and dropout, in batches of like length; a score doesn't depend on its batch but
     for rounding.
+
+    Raises:
+        NumericsError: a log-probability that isn't finite.
     """
     scores: list[tuple[AnswerScore, ...]] = [()] * len(examples)
     device = next(policy.module.parameters()).device
@@ -45,6 +50,13 @@ def score_examples(
             logps = policy.logps(batch).double()
             zeros = torch.zeros(batch.segments, dtype=torch.float64, device=device)
             sums = zeros.index_add(0, batch.segment, logps).tolist()
+            if not all(math.isfinite(total) for total in sums):
+                raise NumericsError(
+                    "SCORE-NAN",
+                    f"an answer's log-probability isn't finite (samples {', '.join(batch.sample_ids)})",
+                    mend="look at the training's loss and gradient norms, or set model.dtype=float32",
+                    key="model",
+                )
             lengths = batch.length.tolist()
             # segments are ordered side by side: first every example's first sequence, then every second one
             for place, index in enumerate(batch_indices):

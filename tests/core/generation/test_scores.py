@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from llmfw.core.data import Encoder
+from llmfw.core.errors import NumericsError
 from llmfw.core.generation import AnswerScore, score_examples
 from llmfw.core.models.policy import LocalPolicy
 
@@ -60,3 +61,11 @@ def test_of_pairs_chosen_comes_before_rejected_and_kinds_may_be_mixed(model, tok
 
 def test_an_answer_of_no_tokens_has_mean_zero():
     assert AnswerScore(logp=0.0, tokens=0).mean == 0.0
+
+
+def test_a_log_probability_that_is_not_finite_is_refused_with_its_sample(model, tokenizer):
+    with torch.no_grad():
+        model.lm_head.weight[5] = torch.nan
+    examples = [Encoder(tokenizer, 500).encode("completion", ROWS[0])]
+    with pytest.raises(NumericsError, match=r"samples a\)"):
+        score_examples(LocalPolicy(model), examples)

@@ -63,7 +63,8 @@ _VOCABULARY = frozenset(
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
-_USERINFO = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@'\"<>]+@")
+# every repetition is bounded or can't fail after it began, so that no text takes more than linear time
+_USERINFO = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]{0,20}://)[^/\s@'\"<>]{1,300}@")
 _TOKENS = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}"
     r"|\bsk-[A-Za-z0-9_-]{16,}"
@@ -73,14 +74,16 @@ _TOKENS = re.compile(
     r"|\bxox[abeoprs]-[A-Za-z0-9-]{10,}"
     r"|\bnpm_[A-Za-z0-9]{30,}|\bpypi-[A-Za-z0-9_-]{30,}"
     r"|\bdapi[a-f0-9]{32}\b"
-    r"|\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"
+    r"|\beyJ[A-Za-z0-9_-]{8,500}\.eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]+"
 )
-_PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
-_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{16,}")
+_PEM = re.compile(
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)", re.DOTALL
+)
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s{1,4}[A-Za-z0-9._~+/=-]{16,}")
 _ASSIGNED = re.compile(
-    r"(?i)(?P<name>\b[\w.-]*(?:password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key"
-    r"|(?:auth|access|api|hub|hf|bearer|refresh|github|gitlab|wandb|session)[_-]?token)[\w.-]*[\"']?\s*[:=]\s*)"
-    r"(?P<quote>[\"']?)(?P<value>[^\s\"'#,;&]{6,})"
+    r"(?i)(?P<name>(?:password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key"
+    r"|(?:auth|access|api|hub|hf|bearer|refresh|github|gitlab|wandb|session)[_-]?token)"
+    r"[\w.-]{0,40}[\"']?\s{0,4}[:=]\s{0,4})(?P<quote>[\"']?)(?P<value>[^\s\"'#,;&]{6,})"
 )
 
 

@@ -1,0 +1,496 @@
+"""MLflow gets every value exactly once, whatever fails, and the run never waits for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from llmfw.core.errors import BusyError, UsageError
+from llmfw.core.tracking import (
+    Journal,
+    MlflowSync,
+    list_runs,
+    open_run,
+    read_journal,
+    read_record,
+    run_folder,
+    sync_run,
+    unsent,
+    update_record,
+)
+from llmfw.core.tracking.feed import CURSOR, Feed, fit_name
+
+Stored = dict[str, list[tuple[int, float]]]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def store(runs: Path) -> str:
+    return f"sqlite:///{runs}/mlflow.db"
+
+
+def client(uri: str):  # noqa: ANN201  # mlflow has no types
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def mlflow_runs(uri: str) -> list:
+    known = client(uri)
+    return known.search_runs([item.experiment_id for item in known.search_experiments()])
+
+
+def values(uri: str, run_id: str) -> Stored:
+    """Every stored row of a run, duplicates included."""
+    known = client(uri)
+    return {
+        key: sorted((point.step, point.value) for point in known.get_metric_history(run_id, key))
+        for key in known.get_run(run_id).data.metrics
+    }
+
+
+@contextmanager
+def frozen_server() -> Iterator[str]:
+    """Accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    held.append(server.accept()[0])
+                except OSError:
+                    return
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.close()
+        for connection in held:
+            connection.close()
+
+
+def closed_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def train(journal: Journal, steps: range) -> float:
+    """Write a step at a time; the longest wait in seconds."""
+    worst = 0.0
+    for step in steps:
+        begun = time.monotonic()
+        journal.metrics(step, {"loss": 1 / step, "rewards/margins": step / 7})
+        worst = max(worst, time.monotonic() - begun)
+    return worst
+
+
+def expected(steps: range) -> Stored:
+    return {"loss": [(step, 1 / step) for step in steps], "rewards/margins": [(step, step / 7) for step in steps]}
+
+
+def test_a_run_arrives_whole_with_params_tags_files_and_status(runs: Path, store: str) -> None:
+    run = open_run(
+        name="whole", runs=runs, plugins=["ld_dpo", "frames"], fingerprint="abc", config={"seed": 3, "note": "x" * 9000, "odd key?": 1},
+        config_yaml="seed: 3\n", plan={"verb": "fit"}, cards={"ld_dpo": {}},
+    )  # fmt: skip
+    (run.dir / "tables").mkdir()
+    (run.dir / "tables" / "margins.json").write_text("[]")
+    sync = MlflowSync(run.dir, None, "mine", runs=runs, tags={"purpose": "test"}, interval=0.05)
+    sync.start()
+    train(run.journal, range(1, 1501))
+    run.journal.metrics(1500, {"odd": math.nan, "../up": 1.0})
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    [found] = mlflow_runs(store)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "whole"
+    assert found.data.params["seed"] == "3"
+    assert len(found.data.params["note"]) == 500
+    assert found.data.params["odd key_"] == "1"
+    tags = found.data.tags
+    assert tags["llmfw.plugins"] == "ld_dpo,frames"
+    assert tags["llmfw.run_dir"] == str(run.dir)
+    assert tags["purpose"] == "test"
+    assert tags["llmfw.run_id"] == run.record.id
+    got = values(store, found.info.run_id)
+    assert math.isnan(got.pop("odd")[0][1])
+    assert got.pop("___up") == [(1500, 1.0)]
+    assert got == expected(range(1, 1501))
+    names = {item.path for item in client(store).list_artifacts(found.info.run_id)}
+    assert {"config.yaml", "plan.json", "cards.json", "environment.json", "tables"} <= names
+    assert (runs / "mlartifacts").is_dir()
+    assert not (runs.parent / "mlruns").exists()
+    assert read_record(run.dir).mlflow == {"uri": store, "experiment": "mine", "run_id": found.info.run_id}
+    assert run_folder(found.info.run_id, runs=runs) == run.dir
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+def test_an_unlucky_run_says_so_in_mlflow(runs: Path, store: str, status: str) -> None:
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    run.close(status)
+    assert sync.finish(status, timeout=60) == 0
+    assert mlflow_runs(store)[0].info.status == status
+
+
+@pytest.mark.parametrize("kind", ["closed", "frozen"])
+def test_a_server_that_is_down_or_frozen_costs_nothing_and_a_later_sync_brings_everything_once(
+    runs: Path, store: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = open_run(name="r", runs=runs, config={"seed": 1})
+    with frozen_server() if kind == "frozen" else _just(closed_port()) as uri, caplog.at_level(logging.WARNING, "llmfw"):
+        sync = MlflowSync(run.dir, uri, interval=0.05)
+        begun = time.monotonic()
+        sync.start()
+        assert time.monotonic() - begun < 1
+        assert sync.ready.wait(60)
+        assert train(run.journal, range(1, 301)) < 1
+        _until(lambda: "can't be told" in caplog.text)
+        run.close("FINISHED")
+        begun = time.monotonic()
+        left = sync.finish("FINISHED", timeout=5)
+        assert time.monotonic() - begun < 6
+    # 600 values, 1 param, environment.json and (inside a git tree) git.diff, the status
+    assert left >= 603
+    assert read_journal(run.record.journal).series == expected(range(1, 301))
+    told = [record.getMessage() for record in caplog.records if record.name == "llmfw.tracking"]
+    assert len(told) == 2
+    assert all("\n" not in line for line in told)
+    assert f"llmfw sync {run.dir}" in told[-1]
+    assert unsent(run.dir, "FINISHED") == left
+    assert sync_run(run.dir, store) == left
+    [found] = mlflow_runs(store)
+    assert found.info.status == "FINISHED"
+    assert values(store, found.info.run_id) == expected(range(1, 301))
+    assert found.data.params == {"seed": "1"}
+    assert sync_run(run.dir) == 0
+    assert values(store, found.info.run_id) == expected(range(1, 301))
+    assert unsent(run.dir, "FINISHED") == 0
+
+
+@contextmanager
+def _just(value: str) -> Iterator[str]:
+    yield value
+
+
+def test_a_locked_database_holds_nothing_up_and_is_caught_up_with(runs: Path, store: str) -> None:
+    """Another program holds the sqlite file exclusively from before the start until the run is half over."""
+    run = open_run(name="r", runs=runs)
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        sync = MlflowSync(run.dir, store, interval=0.05)
+        sync.start()
+        assert sync.ready.wait(60)
+        assert train(run.journal, range(1, 51)) < 1
+        time.sleep(3)
+        assert unsent(run.dir, "FINISHED") > 100
+        other.execute("ROLLBACK")
+    assert train(run.journal, range(51, 101)) < 1
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    assert values(store, mlflow_runs(store)[0].info.run_id) == expected(range(1, 101))
+
+
+def test_a_database_locked_to_the_end_keeps_finish_within_its_timeout(runs: Path, store: str) -> None:
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    _until(lambda: unsent(run.dir, "") == 0)
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        train(run.journal, range(1, 51))
+        run.close("FINISHED")
+        begun = time.monotonic()
+        assert sync.finish("FINISHED", timeout=2) > 0
+        assert time.monotonic() - begun < 3
+    _until(lambda: sync._thread is not None and not sync._thread.is_alive())
+    sync_run(run.dir)
+    [found] = mlflow_runs(store)
+    assert values(store, found.info.run_id) == expected(range(1, 51))
+    assert found.info.status == "FINISHED"
+
+
+KILLED_RUN = """
+import os, signal, sys, time
+from pathlib import Path
+from llmfw.core.tracking import MlflowSync, open_run, unsent
+runs, uri, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+run = open_run(name="victim", runs=runs, fingerprint="f", config={"seed": 1})
+sync = MlflowSync(run.dir, uri, interval=0.05)
+sync.start()
+if how == "created":
+    # between MLflow's making of the run and our writing its id down
+    from llmfw.core.tracking import sender
+    sender.update_record = lambda *given, **changes: os.kill(os.getpid(), signal.SIGKILL)
+for step in range(1, 11):
+    run.journal.metrics(step, {"loss": 1 / step, "rewards/margins": step / 7})
+if how == "unacknowledged":
+    # after a batch arrived, before the cursor says so
+    from llmfw.core.tracking.feed import Feed
+    Feed.acknowledge = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+    sync._wake.set()
+    for step in range(11, 13):
+        run.journal.metrics(step, {"loss": 1 / step, "rewards/margins": step / 7})
+while how != "idle" or unsent(run.dir, ""):
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["idle", "created", "unacknowledged"])
+def test_a_killed_and_resumed_run_is_one_mlflow_run_with_every_step_once(runs: Path, store: str, how: str) -> None:
+    """Killed after step 10 (or in the middle of telling MLflow), resumed from step 7, ended at step 15."""
+    done = subprocess.run([sys.executable, "-c", KILLED_RUN, str(runs), store, how], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    [record] = list_runs(runs)
+    assert record.status == "KILLED"
+    assert [found.info.status for found in mlflow_runs(store)] == ["RUNNING"]
+    run = open_run(name="victim", folder=record.dir, resume=True, config={"seed": 1})
+    run.journal.rewind(7)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    _until(lambda: mlflow_runs(store)[0].info.status == "RUNNING")
+    train(run.journal, range(8, 16))
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    [found] = mlflow_runs(store)
+    assert found.info.status == "FINISHED"
+    assert values(store, found.info.run_id) == expected(range(1, 16))
+    assert "llmfw.superseded_values" not in found.data.tags
+
+
+def test_a_resumed_run_that_computes_other_values_adds_no_second_point_and_says_so(runs: Path, store: str) -> None:
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    train(run.journal, range(1, 6))
+    run.close("KILLED")
+    assert sync.finish("KILLED", timeout=60) == 0
+    run = open_run(name="r", folder=run.dir, resume=True)
+    run.journal.rewind(3)
+    run.journal.metrics(4, {"loss": 99.0})
+    run.journal.metrics(5, {"loss": 1 / 5})
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    [found] = mlflow_runs(store)
+    assert values(store, found.info.run_id)["loss"] == expected(range(1, 6))["loss"]
+    assert found.data.tags["llmfw.superseded_values"] == "1"
+    assert read_journal(run.record.journal).series["loss"][3] == (4, 99.0)
+
+
+def test_a_lost_cursor_brings_no_value_twice(runs: Path, store: str) -> None:
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    train(run.journal, range(1, 6))
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    (run.dir / CURSOR).unlink()
+    assert sync_run(run.dir) > 0
+    (run.dir / CURSOR).write_text('{"offset": -5, "params": "no list", "run_id": 7')
+    sync_run(run.dir)
+    assert len(mlflow_runs(store)) == 1
+    assert values(store, mlflow_runs(store)[0].info.run_id) == expected(range(1, 6))
+
+
+def test_a_run_deleted_in_mlflow_is_made_anew_by_a_later_sync(runs: Path, store: str) -> None:
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    train(run.journal, range(1, 6))
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    [old] = mlflow_runs(store)
+    client(store).delete_run(old.info.run_id)
+    (run.dir / CURSOR).unlink()
+    sync_run(run.dir)
+    [new] = mlflow_runs(store)
+    assert new.info.run_id != old.info.run_id
+    assert values(store, new.info.run_id) == expected(range(1, 6))
+
+
+def test_the_next_run_tells_mlflow_that_an_earlier_one_was_killed(runs: Path, store: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED_RUN, str(runs), store, "idle"], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    run = open_run(name="next", runs=runs)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    _until(lambda: sorted(found.info.status for found in mlflow_runs(store)) == ["KILLED", "RUNNING"])
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+
+
+def test_rounds_are_nested_runs(runs: Path, store: str) -> None:
+    outer = open_run(name="outer", runs=runs)
+    inner = open_run(name="round-0", folder=outer.dir / "rounds" / "0", parent=outer.record.id)
+    syncs = [MlflowSync(run.dir, store, interval=0.05) for run in (inner, outer)]
+    for sync, run in zip(syncs, (inner, outer)):
+        sync.start()
+        _until(lambda run=run: unsent(run.dir, "") == 0)
+        run.close("FINISHED")
+        assert sync.finish("FINISHED", timeout=60) == 0
+    # the round came first, so its parent was unknown then
+    sync_again = open_run(name="round-0", folder=inner.dir, resume=True)
+    later = MlflowSync(inner.dir, store, interval=0.05)
+    later.start()
+    sync_again.close("FINISHED")
+    assert later.finish("FINISHED", timeout=60) == 0
+    found = {item.info.run_name: item for item in mlflow_runs(store)}
+    assert found["round-0"].data.tags["mlflow.parentRunId"] == found["outer"].info.run_id
+    assert [record.name for record in list_runs(runs)] == ["outer"]
+
+
+def test_a_run_that_still_goes_on_is_left_to_itself(runs: Path) -> None:
+    with open_run(name="r", runs=runs) as run, pytest.raises(BusyError):
+        sync_run(run.dir)
+
+
+def test_a_sync_to_a_server_that_is_down_is_one_line_with_exit_code_2(runs: Path) -> None:
+    with open_run(name="r", runs=runs) as run:
+        pass
+    with pytest.raises(UsageError, match="connection refused") as caught:
+        sync_run(run.dir, closed_port())
+    assert caught.value.exit_code == 2
+
+
+def test_passwords_of_a_tracking_server_are_told_to_nobody(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = closed_port().replace("//", "//me:the-password@")
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, uri, interval=0.05)
+    sync.start()
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=10) > 0
+    assert "the-password" not in caplog.text
+    assert "the-password" not in "".join(path.read_text() for path in run.dir.iterdir() if path.is_file())
+
+
+def test_the_environment_variable_names_the_store(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, interval=0.05)
+    sync.start()
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    assert not (runs / "mlflow.db").exists()
+    [found] = mlflow_runs(f"sqlite:///{tmp_path}/elsewhere.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    update_record(run.dir, mlflow={})
+    assert run_folder(found.info.run_id, f"sqlite:///{tmp_path}/elsewhere.db", runs) == run.dir
+
+
+def test_an_unknown_mlflow_id_is_one_line(runs: Path, store: str) -> None:
+    with pytest.raises(UsageError, match="no run 'beef'"):
+        run_folder("beef", store, runs)
+
+
+def test_two_processes_never_send_one_run_at_once(runs: Path, store: str) -> None:
+    with open_run(name="r", runs=runs) as run:
+        pass
+    from llmfw.core.tracking.files import try_lock
+
+    handle = try_lock(run.dir / ".mlflow.lock")
+    assert handle is not None
+    with pytest.raises(BusyError):
+        sync_run(run.dir, store)
+    os.close(handle)
+    assert sync_run(run.dir, store) > 0
+
+
+@pytest.mark.slow
+def test_a_server_frozen_in_the_middle_of_a_run_and_thawed_later_has_every_value_once(runs: Path, store: str) -> None:
+    """A real ``mlflow server``, stopped with SIGSTOP after the first values arrived."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    runs.mkdir()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--default-artifact-root", str(runs / "mlartifacts")]  # fmt: skip
+    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        _until(lambda: _answers(port), seconds=120)
+        run = open_run(name="r", runs=runs)
+        sync = MlflowSync(run.dir, uri, interval=0.05)
+        sync.start()
+        train(run.journal, range(1, 51))
+        _until(lambda: unsent(run.dir, "") == 0, seconds=60)
+        os.killpg(server.pid, signal.SIGSTOP)
+        assert train(run.journal, range(51, 101)) < 1
+        time.sleep(3)
+        run.close("FINISHED")
+        begun = time.monotonic()
+        assert sync.finish("FINISHED", timeout=8) >= 100
+        assert time.monotonic() - begun < 9
+        os.killpg(server.pid, signal.SIGCONT)
+        _until(lambda: not sync._thread.is_alive(), seconds=60)
+        assert sync_run(run.dir) >= 0
+        [found] = mlflow_runs(uri)
+        assert values(uri, found.info.run_id) == expected(range(1, 101))
+        assert found.info.status == "FINISHED"
+    finally:
+        os.killpg(server.pid, signal.SIGCONT)
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def _answers(port: int) -> bool:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def _until(true, seconds: float = 60) -> None:
+    """Wait for something that will happen; the bound only ends a test that failed."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+def test_what_is_rewound_before_it_was_sent_is_never_sent(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        train(journal, range(1, 6))
+        journal.rewind(3)
+        journal.metrics(4, {"loss": 4.5})
+    feed = Feed(tmp_path)
+    feed.read()
+    assert {(point.key, point.step): point.value for point in feed.batch(100) if point.step > 3} == {("loss", 4): 4.5}
+    assert len(feed.batch(2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "fit"),
+    [
+        ("rewards/margins", "rewards/margins"), ("acc@5", "acc_5"), ("../x", "___x"), ("/x", "_x"), ("a//b", "a__b"), (".", "_"),
+        ("", "_"), ("ä", "_"), ("a" * 300, "a" * 250), ("x/", "x_"), ("a b:c", "a b:c"),
+    ],
+)  # fmt: skip
+def test_names_are_fitted_to_what_mlflow_takes(name: str, fit: str) -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    assert fit_name(name) == fit
+    _validate_metric_name(fit_name(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from llmfw.core.plan import Plan, make_plan
 from llmfw.core.run import Run
 
 Verb = Literal["fit", "validate", "evaluate", "predict", "generate", "chat", "plan", "data"]
+_CALLBACKS = "lightning.pytorch.callbacks_factory"
+"""Installed packages may add callbacks to every Lightning trainer; the plan lists them."""
 _PACKAGES = ("llmfw", "torch", "lightning", "transformers", "tokenizers", "peft", "safetensors")
 
 
@@ -201,9 +203,14 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
         settings=resolved.flat(),
         data_kind=peek_kind,
         notes=settled.notes,
-        facts={"versions": versions(), "model_type": getattr(model_config, "model_type", None)},
+        facts={
+            "versions": versions(),
+            "model_type": getattr(model_config, "model_type", None),
+            "lightning_callbacks": [
+                f"{entry.name} = {entry.value}" for entry in entry_points(group=_CALLBACKS)
+            ],
+        },
     )
     return Assembled(
         settled=settled, manager=manager, run=run, tokenizer=tokenizer, model_config=model_config, plan=plan
     )
-

@@ -74,7 +74,7 @@ def _read(entry: EntryPoint) -> Card:
     distribution = entry.dist.name if entry.dist else "unknown"
     version = entry.dist.version if entry.dist else "0"
     folder = _folder(entry)
-    known = {
+    known: dict[str, Any] = {
         "name": entry.name,
         "value": entry.value,
         "distribution": distribution,
@@ -118,7 +118,7 @@ def _read(entry: EntryPoint) -> Card:
             key="commands",
         )
     api = text.get("api", [1, 1])
-    lists = {
+    lists: dict[str, Any] = {
         key: tuple(text[key])
         for key in ("kinds", "verbs", "needs", "offers", "conflicts_with")
         if key in text

@@ -140,7 +140,7 @@ def _measure(assembled: Assembled, session: Session, policy: Policy, when: When,
 def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModule) -> FitResult:
     """Held-out loss, evaluations and weights, once training has ended."""
     assert module.policy is not None
-    steps = module.trainer.global_step if total_steps(job) else 0
+    steps = module.trainer.global_step if total_steps(job) > 0 else 0
     found: dict[str, float] = {}
     after: Mapping[str, float | Estimate] = {}
     final = session.dir / "final"

@@ -56,7 +56,7 @@ RANGES: Mapping[str, Range] = {
     "optimizer.decay": _SHARE,
     "optimizer.min_lr": _SHARE,
     "optimizer.clip": _NATURAL,
-    "trainer.max_steps": _COUNT,
+    "trainer.max_steps": _NATURAL,  # 0: calibrate, measure and save without training
     "trainer.epochs": _POSITIVE,
     "trainer.micro_batch": _COUNT,
     "trainer.accumulate": _COUNT,

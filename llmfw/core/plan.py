@@ -57,7 +57,7 @@ class Plan:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Versions, the model's shape, the data's form."""
 
-    def one(self, hook: str) -> Any | None:
+    def one(self, hook: str) -> Any:
         """The record of a singular hook, or None."""
         found = self.answers.get(hook, ())
         return found[0].value if found else None
@@ -175,27 +175,29 @@ def _check_order(plan: Plan, manager: PluginManager) -> None:
 
 
 def _check_refusals(plan: Plan, manager: PluginManager, run: Run) -> None:
-    cache = plan.answers.get("llmfw_kv_cache", ())
-    plugged = next((answer for answer in cache if answer.plugin != DEFAULTS), None)
-    met: dict[str, tuple[bool, str, str]] = {
-        "packing": (run.config.data.packing, "data.packing", "set data.packing=false"),
-        "custom_cache": (plugged is not None, "plugins", f"switch off the cache of {plugged.plugin}" if plugged else ""),
+    cache = plan.one("llmfw_kv_cache")
+    met = {
+        "packing": ("packing", "set data.packing=false") if run.config.data.packing else None,
+        "custom_cache": (f"the key-value cache of {plan.owner('llmfw_kv_cache')}", "leave one of them out")
+        if cache
+        else None,
         "chunked_prefill": (
-            any(answer.value.prefill_chunk is not None for answer in cache),
-            "plugins",
-            "switch off the cache that reads prompts in chunks",
-        ),
+            f"the prefill in chunks that {plan.owner('llmfw_kv_cache')} wants",
+            "leave one of them out",
+        )
+        if cache and cache.prefill_chunk
+        else None,
     }
     for hook in ("llmfw_surgeries", "llmfw_kv_cache", "llmfw_decoder"):
         for answer in plan.answers.get(hook, ()):
             for refusal in answer.value.refuses:
-                applies, key, mend = met.get(refusal, (False, "", ""))
-                if applies:
+                found = met.get(refusal)
+                if found is not None and not (hook == "llmfw_kv_cache" and refusal == "chunked_prefill"):
                     raise ConflictError(
                         "REFUSED",
-                        f"{manager.title(answer.plugin)} can't be right with {refusal}",
-                        mend=f"{mend}, or leave the plugin out",
-                        key=key,
+                        f"{manager.title(answer.plugin)} can't be right with {found[0]}",
+                        mend=f"{found[1]} (--no-plugin {answer.plugin})",
+                        key="plugins",
                     )
 
 

@@ -29,7 +29,7 @@ from llmfw.core.policies import policy_over, surgeries_of
 from llmfw.core.records import Loss
 from llmfw.core.say import say
 from llmfw.core.session import Session, checkpoint_dir
-from llmfw.core.tracking import JournalLogger
+from llmfw.core.tracking import Journal, JournalLogger
 from llmfw.core.training import Training
 
 if TYPE_CHECKING:
@@ -138,6 +138,20 @@ class _AtStart(Callback):
             self._run(pl_module)
 
 
+class _Consumed(Callback):
+    """Writes down which samples each optimizer step consumed, over all processes."""
+
+    def __init__(self, journal: Journal, sample_ids: Callable[[int], Sequence[str]]) -> None:
+        self._journal, self._sample_ids = journal, sample_ids
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """One event per step; a rewind takes it back with the step's values."""
+        step = trainer.global_step
+        self._journal.event("consumed", step=step, sample_ids=list(self._sample_ids(step - 1)))
+
+
 def _training(job: Job, steps: int, folder: Path) -> Training:
     assembled = job.assembled
     root = assembled.run.config
@@ -191,6 +205,11 @@ def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
         logger=JournalLogger(session.journal, assembled.run.name),
         callbacks=[
             _AtStart(job.at_start),
+            *(
+                [_Consumed(session.journal, _loader(job, max_steps=steps).sample_ids)]
+                if session.journal
+                else []
+            ),
             *job.callbacks,
             *assembled.plan.many("llmfw_callbacks"),
             CheckpointCallback(folder, every=root.checkpoint.every, keep=root.checkpoint.keep),

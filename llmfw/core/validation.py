@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,12 +111,15 @@ def validate(
     metrics: Sequence[NamedMetric] = (),
     *,
     device: torch.device | str | None = None,
-    context: AbstractContextManager[Any] | None = None,
+    shared: bool = False,
 ) -> Validated:
-    """Mean loss and metrics of ``policy`` over ``batches`` (this process's share of them, where several run).
+    """Mean loss and metrics of ``policy`` over ``batches``.
 
-    ``device``: where batches go; by default where the policy's first parameter is. ``context`` surrounds the
-    forward passes (autocast).
+    Args:
+        device: where batches go; by default where the policy's first parameter is.
+        shared: the batches are this process's share of them, and every process of the run makes this call;
+        without
+            it nothing is exchanged, so that one process may validate alone.
 
     Raises:
         DataError: NOTHING-TO-VALIDATE, where the batches hold no unit of the loss.
@@ -127,7 +129,9 @@ def validate(
     if device is None:
         device = next((p.device for p in policy.module.parameters()), torch.device("cpu"))
     own = [(metric, metric.factory().to(device)) for metric in metrics]
-    with evaluating(policy.module, *policy.companions.values()), context or nullcontext():
+    for _, state in own:
+        state._to_sync = state.sync_on_compute = shared  # torchmetrics gathers by itself wherever it can
+    with evaluating(policy.module, *policy.companions.values()):
         for batch in batches:
             batch = batch.to(device)
             output: LossOutput = loss.call(policy, batch, reference)
@@ -140,13 +144,14 @@ def validate(
             units += count
             failpoint("val.mid")
         flat = torch.stack(sums.flat(sums.names)).tolist() if sums.names else []
-        shares = gather_objects((sums.names, flat, units))
+    share = (sums.names, flat, units)
+    shares = gather_objects(share) if shared else [share]
     total: dict[str, tuple[float, float]] = {}
     for names, values, _ in shares:
         for name, value, n in zip(names, values[::2], values[1::2], strict=True):
             before = total.get(name, (0.0, 0.0))
             total[name] = (before[0] + value, before[1] + n)
-    units = int(sum(share[2] for share in shares))
+    units = int(sum(other[2] for other in shares))
     if not units:
         raise DataError(
             "NOTHING-TO-VALIDATE",

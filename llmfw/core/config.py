@@ -33,10 +33,10 @@ from llmfw.core.layers import (
     read,
 )
 from llmfw.core.limits import Range, check, outside
-from llmfw.core.redact import redact
 from llmfw.core.schema import Root
 from llmfw.core.strict_yaml import Document, dump, join, load_file
 from llmfw.core.suggest import unknown_key
+from llmfw.core.tracking import redact
 from llmfw.core.values import WrongValue, fit
 
 __all__ = ["Origin", "Resolved", "load_config", "preset_file"]
@@ -232,7 +232,7 @@ def _forbidden(path: Path_, owner: str, names: Sequence[str]) -> str | None:
         return "which plugins run"
     if path[0] in ("sandbox", "tracking"):
         return f"{path[0]} settings"
-    if path[0] in ("model", "models") and ("trust_remote_code" in path or "package" in path):
+    if path[0] in ("model", "models", "data") and ("trust_remote_code" in path or "package" in path):
         return "whose code and files are trusted"
     return f"settings of plugin {path[0]!r}" if path[0] in names and path[0] != owner else None
 

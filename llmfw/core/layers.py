@@ -9,9 +9,8 @@ from typing import Any
 
 from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.keys import NAMED, NEEDED, TIED, Leaf, Node, Section, Table, find
-from llmfw.core.redact import shown
 from llmfw.core.strict_yaml import Document, kind_of, parse_value
-from llmfw.core.values import WrongValue, fit
+from llmfw.core.values import WrongValue, fit, shown
 
 Path_ = tuple[str, ...]
 Unknown = Callable[[str], tuple[str, str]]

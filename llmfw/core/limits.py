@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmfw.core.errors import UsageError
-from llmfw.core.redact import shown
 from llmfw.core.schema import Root
-from llmfw.core.values import WrongValue
+from llmfw.core.values import WrongValue, shown
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmfw.core.keys import Leaf, is_union, one_type_name
-from llmfw.core.redact import shown
 from llmfw.core.strict_yaml import join, kind_of
+from llmfw.core.tracking import redact
 
 Texts = Mapping[str, str] | None
 
@@ -24,14 +24,20 @@ class WrongValue(Exception):
         self.code, self.what, self.mend, self.key = code, what, mend, key
 
 
+def shown(key: str, value: Any) -> str:
+    """A value as an error message may quote it: without secrets, and not too long."""
+    text = repr(redact(value, key))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def fit(leaf: Leaf, value: Any, key: str, texts: Texts) -> Any:
     """``value`` as the setting holds it.
 
     ``texts`` are the scalars as written; there ``${...}`` still stands for something else;
     None: everything is resolved.
 
-    Nothing is reinterpreted: text is no number, ``yes`` no boolean. Whole numbers serve as floats, and numbers
-    as text in the form in which they were written.
+    Nothing is reinterpreted: text is no number, ``yes`` no boolean. Whole numbers serve as floats,
+    numbers as text in the form in which they were written.
 
     Raises:
         WrongValue: another type is expected, or another word.

@@ -331,6 +331,7 @@ def test_one_plugin_counting_steps_and_another_epochs_are_a_conflict(site: Path)
         ("model: {trust_remote_code: true}", "model.trust_remote_code"),
         ("models: {judge: {trust_remote_code: true}}", "models.judge.trust_remote_code"),
         ("model: {package: {distribution: other}}", "model.package.distribution"),
+        ("data: {package: {distribution: other}}", "data.package.distribution"),
         ("first: {alpha: 1}", "first.alpha"),
         ("optimizer: {rate: 1}", "optimizer.rate"),
         ("optimizer: {lr: fast}", "optimizer.lr"),

@@ -1,0 +1,346 @@
+"""The command line: parses, and imports a verb's module only when that verb is called."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from llmfw.core.errors import ConflictError, LlmfwError, PluginError, ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from llmfw.core.discovery import Card
+
+VERBS: Mapping[str, Mapping[str, str]] = {
+    "Train": {
+        "fit": "Train a model: one run, from settings to a checkpoint (alias: train).",
+        "plan": "Print what a run would do, before any weight is read.",
+        "validate": "Held-out loss of a model, without training.",
+        "evaluate": "Held-out loss and every evaluation of the plugins that are on.",
+    },
+    "Use": {
+        "generate": "Answer prompts with a model, a run or a checkpoint.",
+        "chat": "Talk to a model in the terminal.",
+        "predict": "One line per input row: completion, log-prob or score.",
+    },
+    "Look": {
+        "compare": "Runs side by side: settings, metrics, curves.",
+        "config": "Print the settings that hold and where each came from; --keys lists all.",
+        "data": "Inspect rows, masks and lengths of training data.",
+        "plugins": "List the installed plugins, or show one.",
+        "ui": "Open MLflow's pages on this machine.",
+    },
+    "Set up": {
+        "init": "Write a commented llmfw.yaml and README for your own data.",
+        "doctor": "Check versions, hardware, folders and plugins; say how to mend what is wrong.",
+        "sync": "Send what MLflow missed of a run.",
+        "completion": "Print the script that completes llmfw's words in your shell.",
+    },
+}
+"""Every verb of the core with its line of help: a table, so that ``llmfw --help`` imports none of them."""
+ALIASES = {"train": "fit"}
+_CORE = {name: text for group in VERBS.values() for name, text in group.items()}
+_debug = False
+
+
+def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    global _debug
+    _debug = _debug or value
+
+
+def _debug_option() -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        callback=_set_debug,
+        hidden=True,
+        help="Show tracebacks.",
+    )
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from llmfw import __version__
+
+        click.echo(f"llmfw {__version__}")
+        context.exit()
+
+
+class Verbs(click.Group):
+    """The core's verbs and those of installed plugins, by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_CORE, *_plugin_verbs()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name in _CORE:
+            command = _core_command(name)
+        elif name in _plugin_verbs():
+            command = _plugin_command(name)
+        else:
+            return None
+        _add_debug(command)
+        if command.epilog is None and any(parameter.name == "overrides" for parameter in command.params):
+            command.epilog = "llmfw config --keys lists every KEY with its meaning, default and choices."
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, [*self.list_commands(ctx), *ALIASES], n=3, cutoff=0.5)
+            near = [word for word in near if ALIASES.get(word) not in near]
+            hint = f"did you mean {' or '.join(near)}?" if near else "see llmfw --help"
+            if "=" in name:
+                hint = f"settings stand behind a verb: llmfw fit {name}"
+            raise UsageError("USAGE", f"there is no verb {name!r}", mend=hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, verbs in VERBS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(verbs.items()))
+        if plugin_verbs := _plugin_verbs():
+            with formatter.section("Of plugins"):
+                formatter.write_dl([(name, help) for name, (help, _) in plugin_verbs.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        verbs = _CORE | {name: help for name, (help, _) in _plugin_verbs().items()}
+        found = [
+            CompletionItem(name, help=text) for name, text in verbs.items() if name.startswith(incomplete)
+        ]
+        if incomplete.startswith("-"):
+            found += click.Command.shell_complete(self, ctx, incomplete)
+        return found
+
+
+def _core_command(name: str) -> click.Command:
+    import importlib
+
+    command = importlib.import_module(f"llmfw.verbs.{name}").command
+    assert isinstance(command, click.Command), name
+    return command
+
+
+def _plugin_verbs() -> dict[str, tuple[str, list[str]]]:
+    """Verb -> (help, names of the plugins whose cards claim it); the core's own can't be taken."""
+    from llmfw.core import discovery
+
+    found: dict[str, tuple[str, list[str]]] = {}
+    for card in discovery.cards().values():
+        for verb, text in card.commands.items():
+            if verb not in _CORE and verb not in ALIASES:
+                found.setdefault(verb, (text, []))[1].append(card.name)
+    return found
+
+
+def _plugin_command(verb: str) -> click.Command:
+    """Import the one plugin whose card claims the verb, and ask it for the command."""
+    from llmfw.core import discovery
+
+    _, owners = _plugin_verbs()[verb]
+    cards = [discovery.card(name) for name in owners]
+    if len(cards) > 1:
+        names = " and ".join(f"plugin {card.name!r} ({card.origin})" for card in cards)
+        raise ConflictError(
+            "TWO-VERBS", f"{names} both bring the verb {verb!r}", mend="uninstall one of them"
+        )
+    card = cards[0]
+    plugin_class = discovery.load_class(card)
+    try:
+        plugin = plugin_class(plugin_class.Config())
+        answer = getattr(plugin, "llmfw_commands", lambda: None)() or ()
+        found = [record.factory() for record in answer if record.name == verb]
+    except (Exception, SystemExit) as error:
+        file, line = discovery.place_of(error)
+        raise PluginError(
+            "PLUGIN-RAISED", f"plugin {card.name!r} ({card.origin}) can't build the verb {verb!r}: "
+            f"{type(error).__name__}: {error}", mend="mend or uninstall the plugin", file=file, line=line,
+        ) from error  # fmt: skip
+    if len(found) != 1 or not isinstance(found[0], click.Command):
+        raise PluginError(
+            "PLUGIN-COMMAND", f"the card of plugin {card.name!r} ({card.origin}) claims the verb {verb!r}, "
+            "but its llmfw_commands doesn't answer with it", mend="make the card and the hook agree",
+        )  # fmt: skip
+    _blame(found[0], card)
+    return found[0]
+
+
+def _blame(command: click.Command, card: Card) -> None:
+    """Let what a plugin's verb raises be the plugin's error, not ours."""
+    from llmfw.core import discovery
+
+    original = command.invoke
+
+    def invoke(context: click.Context) -> Any:
+        try:
+            return original(context)
+        except (LlmfwError, click.ClickException, click.Abort, click.exceptions.Exit, OSError, MemoryError):
+            raise
+        except Exception as error:
+            file, line = discovery.place_of(error)
+            raise PluginError(
+                "PLUGIN-RAISED", f"plugin {card.name!r} ({card.origin}) failed in llmfw {command.name}: "
+                f"{type(error).__name__}: {error}", mend="report it to the plugin's authors",
+                file=file, line=line,
+            ) from error  # fmt: skip
+
+    command.invoke = invoke  # type: ignore[method-assign, assignment]
+
+
+def _add_debug(command: click.Command) -> None:
+    if not any("--debug" in parameter.opts for parameter in command.params):
+        command.params.append(_debug_option())
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _add_debug(inner)
+
+
+cli = Verbs(
+    name="llmfw",
+    help=(
+        "A workbench for methods that train and run language models.\n\n"
+        "\b\n"
+        "llmfw plugins                      published methods that are installed\n"
+        "llmfw fit --plugin NAME            train with one of them\n"
+        "llmfw fit --plugin NAME KEY=VALUE  the same with another setting\n"
+        "llmfw compare                      the runs side by side\n"
+        "llmfw init --data FILE             begin with your own data"
+    ),
+    epilog="llmfw VERB --help explains a verb; llmfw config --keys lists every setting.",
+    params=[
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+            help="Print the version.",
+        ),
+        click.Option(
+            ["--debug"], is_flag=True, expose_value=False, callback=_set_debug,
+            help="Show tracebacks of errors.",
+        ),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)  # fmt: skip
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code; errors are printed as one line on standard error."""
+    global _debug
+    _debug = bool(os.environ.get("LLMFW_DEBUG"))
+    if instruction := os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "llmfw", _COMPLETE, instruction)
+    try:
+        with cli.make_context("llmfw", list(arguments) or ["--help"]) as context:
+            cli.invoke(context)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except click.exceptions.Exit as finished:
+        return finished.exit_code
+    except (click.Abort, KeyboardInterrupt) as error:
+        _trace(error)
+        print("error[INTERRUPTED] stopped by Ctrl-C; run it again when you like", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_gone():
+            return 141
+        known = translate(error)
+        if known is None:
+            return _bug(error)
+        _trace(error)
+        print(known, file=sys.stderr)
+        return known.exit_code
+    return 0
+
+
+_COMPLETE = "_LLMFW_COMPLETE"
+"""Set by the shell's completion script."""
+
+
+def _reader_gone() -> bool:
+    """Whether nobody reads standard output any more (``llmfw config | head``); it's shut then."""
+    import select
+
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return True
+
+
+def translate(error: Exception) -> LlmfwError | None:
+    """The user's error behind an exception; None where it's a bug."""
+    if isinstance(error, LlmfwError):
+        return error
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "llmfw"
+        what = error.format_message().strip().rstrip(".?!")
+        return UsageError("USAGE", what, mend=f"see {path} --help")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return ResourceError(
+            "MEMORY", f"memory ran out: {error}" if str(error) else "memory ran out",
+            mend="lower trainer.micro_batch or data.max_length, or switch on model.gradient_checkpointing",
+        )  # fmt: skip
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return ResourceError(
+            "DISK-FULL", error.strerror or "the disk is full", file=error.filename,
+            mend="free space, or set run.dir to another disk",
+        )  # fmt: skip
+    if isinstance(error, OSError) and error.errno in _DENIED and error.filename:
+        return UsageError(
+            "PERMISSION", error.strerror or "not permitted", file=str(error.filename),
+            mend="change its permissions, or name another place",
+        )  # fmt: skip
+    return None
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
+
+
+def _trace(error: BaseException) -> None:
+    if _debug:
+        import traceback
+
+        traceback.print_exception(error)
+
+
+def _bug(error: Exception) -> int:
+    import traceback
+
+    _trace(error)
+    text = "".join(traceback.format_exception(error))
+    run_dir = getattr(error, "run_dir", None)
+    kept = None
+    for file in ([Path(run_dir) / "crash.txt"] if run_dir else []) + [Path("llmfw-crash.txt")]:
+        try:
+            file.write_text(text, encoding="utf-8")
+            kept = file
+            break
+        except OSError:
+            continue
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    where = f"the traceback is in {kept}" if kept else "run it again with --debug to see the traceback"
+    print(f"error[BUG] {what}; this is llmfw's fault, please report it: {where}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

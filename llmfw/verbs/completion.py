@@ -1,0 +1,27 @@
+"""``llmfw completion``: the script that makes a shell complete verbs, plugins, keys and words."""
+
+from __future__ import annotations
+
+import click
+
+INSTALL = {
+    "bash": "echo 'eval \"$(llmfw completion bash)\"' >> ~/.bashrc",
+    "zsh": "echo 'eval \"$(llmfw completion zsh)\"' >> ~/.zshrc",
+    "fish": "llmfw completion fish > ~/.config/fish/completions/llmfw.fish",
+}
+
+
+@click.command(
+    "completion",
+    epilog="\b\nTo have it in every new shell:\n" + "\n".join(f"  {line}" for line in INSTALL.values()),
+)
+@click.argument("shell", type=click.Choice(sorted(INSTALL)))
+def command(shell: str) -> None:
+    """Print the script that completes llmfw's words in your shell."""
+    from click.shell_completion import get_completion_class
+
+    from llmfw.cli import cli
+
+    found = get_completion_class(shell)
+    assert found is not None, shell
+    click.echo(found(cli, {}, "llmfw", "_LLMFW_COMPLETE").source())

@@ -43,7 +43,7 @@ def commit() -> str:
 def write(
     name: str, rows: Sequence[Mapping[str, Any]], *, versions: Mapping[str, str], folder: Path = RESULTS
 ) -> Path:
-    """Write ``folder/NAME.json``: machine, versions, date, commit, rows (each says whether it met its goal)."""
+    """Write ``folder/NAME.json``: machine, versions, date, commit, rows."""
     result = {
         "machine": machine(),
         "versions": {package: version(package) for package in ("torch", "transformers")} | dict(versions),
@@ -58,7 +58,7 @@ def write(
 
 
 def peer_python(name: str) -> Path:
-    """The interpreter of a peer's environment, made from ``peers/NAME.txt`` where it's missing or outdated."""
+    """The interpreter of a peer's environment, made from ``peers/NAME.txt`` if missing or outdated."""
     pins = ROOT / "benchmarks" / "peers" / f"{name}.txt"
     folder = ROOT / ".venv-peers" / name
     python, mark = folder / "bin" / "python", folder / "made-from.txt"

@@ -1,12 +1,12 @@
-"""Is our LD-DPO loss TRL's? Loss and gradients of one batch against TRL 1.16's ``ld_alpha``, float64 and float32.
+"""Is our LD-DPO loss TRL's? Loss and gradients of one batch against ``ld_alpha`` of TRL 1.16, in two dtypes.
 
-    python -m benchmarks.trl_ld_dpo      # makes TRL's environment on first use, writes results/trl_ld_dpo.json
+    python -m benchmarks.trl_ld_dpo    # makes TRL's environment on first use, writes results/trl_ld_dpo.json
 
 Both sides read the same files: weights as safetensors, the batch as json. TRL runs as a process of its own in
-its own environment: its trainer, its collator, its loss. The float64 rows replace TRL's LM head, which computes
-in float32 whatever the weights' dtype, by ``log_softmax``; the rows that say "own head" don't. TRL weights
-policy and reference alike, so the comparison is with ``ref_mode=both``. A row's ``difference`` is that of the
-losses, or the largest over all entries of all gradients; it meets its ``goal`` where it's at most that.
+its own environment: its trainer, its collator, its loss. The float64 rows replace TRL's LM head, which
+computes in float32 whatever the weights' dtype, by ``log_softmax``; the rows that say "own head" don't. TRL
+weights policy and reference alike, so the comparison is with ``ref_mode=both``. A row's ``difference`` is
+that of the losses, or the largest over all entries of all gradients; it meets its ``goal`` if it's at most that.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def cases() -> list[dict[str, Any]]:
     ]
     return [
         {
-            "name": f"{model}, {dtype}, {head} head, {f'dpo {loss}' if alpha is None else f'ld_dpo alpha={alpha}'}",
-            "model": model, "dtype": dtype, "head": head, "loss": loss, "alpha": alpha, "beta": BETA,
+            "name": f"{model}, {dtype}, {head} head, {f'dpo {loss}' if a is None else f'ld_dpo alpha={a}'}",
+            "model": model, "dtype": dtype, "head": head, "loss": loss, "alpha": a, "beta": BETA,
         }
         for model, dtype, head in kinds
-        for loss, alpha in losses
+        for loss, a in losses
     ]  # fmt: skip
 
 

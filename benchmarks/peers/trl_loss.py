@@ -1,4 +1,4 @@
-"""Runs in TRL's own environment: TRL's DPO loss and gradients for the cases in a folder. Needs nothing of llmfw.
+"""Runs in TRL's own environment: TRL's DPO loss and gradients for the cases in a folder.
 
     python trl_loss.py FOLDER
 

@@ -14,15 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LOGITS_BYTES = 64 * 2**20
-"""Most memory of one chunk's logits; the head's matrix product is efficient from far fewer rows on."""
+LOGITS_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
+"""Most memory of one chunk's logits by device (others as cpu); a GPU wants many rows per pass over the weight."""
 BLOCK_BYTES = 64 * 2**20
 """Most memory of a block of the head's weight that is widened from half precision to float32."""
 
 
-def chunk_rows(tokens: int, vocabulary: int, itemsize: int = 4, *, buffers: int = 1) -> int:
+_MM_WIDENS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
+"""Whether ``torch.mm`` has ``out_dtype`` (on GPUs)."""
+
+
+def chunk_rows(
+    tokens: int, vocabulary: int, itemsize: int = 4, *, buffers: int = 1, device: str = "cpu"
+) -> int:
     """Rows per chunk: as many as ``LOGITS_BYTES`` allow, evened out so that no small chunk is left over."""
-    most = max(1, LOGITS_BYTES // max(1, vocabulary * itemsize * buffers))
+    budget = LOGITS_BYTES.get(device, LOGITS_BYTES["cpu"])
+    most = max(1, budget // max(1, vocabulary * itemsize * buffers))
     chunks = max(1, -(-tokens // most))
     return max(1, -(-tokens // chunks))
 
@@ -99,7 +106,9 @@ class _TokenLogps(torch.autograd.Function):
         tokens = hidden.shape[0]
         # The backward pass of a capped head needs the capped logits beside the probabilities: two buffers.
         buffers = 1 if softcap is None else 2
-        rows = chunk or chunk_rows(tokens, weight.shape[0], head.wide.itemsize, buffers=buffers)
+        rows = chunk or chunk_rows(
+            tokens, weight.shape[0], head.wide.itemsize, buffers=buffers, device=hidden.device.type
+        )
         logps = torch.empty(tokens, dtype=head.wide, device=hidden.device)
         lse = torch.empty_like(logps)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -167,7 +176,7 @@ class _Head:
         self.weight, self.bias = weight, bias
         self.softcap, self.scale, self.compute = softcap, scale, compute
         self.wide = torch.float64 if compute == torch.float64 else torch.float32
-        self.native = weight.device.type == "cuda" and compute != self.wide
+        self.native = _MM_WIDENS and weight.device.type == "cuda" and compute != self.wide
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Rows of the weight, rounded to ``compute`` and (but for native products) widened."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def test_the_goals_tell_one_alpha_from_another(result: dict[str, Any]) -> None:
     losses = [
         loss_of(result, f"gpt2, float32, own head, ld_dpo alpha={a}") for a in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
-    assert all(abs(one - two) > 1e-2 for one, two in zip(losses, losses[1:], strict=False))
+    assert all(abs(one - two) > 1e-2 for one, two in itertools.pairwise(losses))
 
 
 def test_alpha_one_is_plain_dpo_on_both_sides(result: dict[str, Any]) -> None:

@@ -263,9 +263,9 @@ def test_the_same_call_gives_the_same_bits_twice() -> None:
 @pytest.mark.parametrize("vocabulary", [2, 49_152, 256_000])
 def test_chunks_stay_within_the_budget_and_are_even(tokens: int, vocabulary: int) -> None:
     rows = chunk_rows(tokens, vocabulary)
-    assert 1 <= rows <= tokens and rows * vocabulary * 4 <= LOGITS_BYTES
+    assert 1 <= rows <= tokens and rows * vocabulary * 4 <= LOGITS_BYTES["cpu"]
     last = tokens - (math.ceil(tokens / rows) - 1) * rows
-    fewest = math.ceil(tokens / max(1, LOGITS_BYTES // (vocabulary * 4)))
+    fewest = math.ceil(tokens / max(1, LOGITS_BYTES["cpu"] // (vocabulary * 4)))
     assert 0 < last <= rows
     assert math.ceil(tokens / rows) == fewest, "evening out adds no chunk"
 

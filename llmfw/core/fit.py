@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from llmfw.callbacks import SignalWatch
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import Manifest, newest_verified, read_manifest
 from llmfw.core.checkpoint.durable import remove, staged
@@ -24,8 +25,7 @@ from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import read_journal
-from llmfw.core.train import Job, first_batches, held_out, manifest_of, total_steps, train
-from llmfw.core.validation import validate
+from llmfw.core.train import Job, first_batches, manifest_of, total_steps, train, validate_held_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def fit(assembled: Assembled, *, resume: Resume = "never") -> FitResult:
         LlmfwError: whatever stops a run, with its code, place and remedy.
     """
     root = assembled.run.config
-    with pinned(root.trainer), open_session(assembled, resume) as session:
+    with SignalWatch() as watch, pinned(root.trainer), open_session(assembled, resume) as session:
         assembled.run.dir = session.dir
         for note in assembled.plan.notes:
             say(f"note: {note}")
@@ -70,9 +70,9 @@ def fit(assembled: Assembled, *, resume: Resume = "never") -> FitResult:
         assembled.run._provide(rows=prepared.rows, open_policy=lambda name: open_auxiliary(assembled, name))
         sampler = assembled.plan.one("llmfw_sampler")
         if sampler is None:
-            result = _train(assembled, session, prepared, assembled.settled.source)
+            result = _train(assembled, session, prepared, assembled.settled.source, watch)
         else:
-            result = _rounds(assembled, session, prepared, sampler)
+            result = _rounds(assembled, session, prepared, sampler, watch)
     return replace(result, mlflow=session.mlflow, unsent=session.unsent)
 
 
@@ -103,13 +103,16 @@ def _same_data(session: Session, prepared: Prepared) -> None:
     session.journal.event("data", fingerprint=prepared.fingerprint, report=prepared.report.to_dict())
 
 
-def _train(assembled: Assembled, session: Session, prepared: Prepared, source: Any) -> FitResult:
+def _train(
+    assembled: Assembled, session: Session, prepared: Prepared, source: Any, watch: SignalWatch
+) -> FitResult:
     """One training with its evaluations; weights go to ``final/`` of the session's folder."""
     job = Job(
         assembled=assembled,
         prepared=prepared,
         session=session,
         source=source,
+        watch=watch,
         at_start=lambda module: _at_start(assembled, session, job, module),
     )
     if session.journal is not None and session.resumed:
@@ -141,16 +144,11 @@ def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModul
     """Held-out loss, evaluations and weights, once training has ended."""
     assert module.policy is not None
     steps = module.trainer.global_step if total_steps(job) > 0 else 0
-    found: dict[str, float] = {}
     after: Mapping[str, float | Estimate] = {}
     final = session.dir / "final"
+    found = validate_held_out(job, module)
     if session.journal is not None:
-        batches = held_out(job)
-        if batches:
-            metrics = assembled.plan.many("llmfw_metrics/validation")
-            loss = assembled.plan.one("llmfw_loss")
-            validated = validate(module.policy, loss, module.reference, batches, metrics)
-            found = dict(validated.metrics)
+        if found:
             session.journal.metrics(steps, found, stage="validation")
         save_final(assembled, module, final, steps)
         after = _measure(assembled, session, module.policy, "end", step=steps).metrics
@@ -208,7 +206,9 @@ def save_final(assembled: Assembled, module: TrainModule, folder: Path, step: in
         (place / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _rounds(assembled: Assembled, session: Session, prepared: Prepared, sampler: RolloutSampler) -> FitResult:
+def _rounds(
+    assembled: Assembled, session: Session, prepared: Prepared, sampler: RolloutSampler, watch: SignalWatch
+) -> FitResult:
     """Rounds of the sampler, each a run of its own inside this one's folder."""
     results: list[FitResult] = []
 
@@ -225,7 +225,7 @@ def _rounds(assembled: Assembled, session: Session, prepared: Prepared, sampler:
                 name=f"round {state.index}",
             )
             inner_data = prepare(assembled.run.config, assembled.tokenizer, _transforms(assembled), records)
-            results.append(_train(assembled, inner, inner_data, source))
+            results.append(_train(assembled, inner, inner_data, source, watch))
         if session.journal is not None:
             last = results[-1]
             numbers = {**state.notes, "records": float(len(state.records)), **flatten(last.after)}

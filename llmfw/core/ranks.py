@@ -100,9 +100,9 @@ def gather_rows(row: Tensor) -> list[list[float]]:
     """One row of numbers per rank; the step's one wait for the device."""
     if world() == 1:
         return [row.tolist()]
-    rows = torch.empty(world(), row.numel(), dtype=row.dtype, device=row.device)
-    distributed.all_gather_into_tensor(rows, row)
-    gathered: list[list[float]] = rows.tolist()
+    rows = [torch.empty_like(row) for _ in range(world())]
+    distributed.all_gather(rows, row)
+    gathered: list[list[float]] = torch.stack(rows).tolist()
     return gathered
 
 

@@ -6,16 +6,27 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lightning.pytorch import Callback, Trainer
 
+from llmfw.callbacks import (
+    EarlyStopping,
+    MaxTime,
+    Progress,
+    Samples,
+    Signals,
+    SignalWatch,
+    Throughput,
+    Validation,
+)
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified
 from llmfw.core.data import StepLoader, collate_with, validation_batches
 from llmfw.core.errors import ConflictError
+from llmfw.core.generation import prompt_of
 from llmfw.core.models import (
     build_model,
     load_weights,
@@ -26,11 +37,12 @@ from llmfw.core.models import (
 )
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import policy_over, surgeries_of
-from llmfw.core.records import Loss
+from llmfw.core.records import Loss, Row
 from llmfw.core.say import say
 from llmfw.core.session import Session, checkpoint_dir
 from llmfw.core.tracking import Journal, JournalLogger
 from llmfw.core.training import Training
+from llmfw.core.validation import validate
 
 if TYPE_CHECKING:
     from llmfw.core.batch import Batch
@@ -45,8 +57,8 @@ class Job:
     prepared: Prepared
     session: Session
     source: Any
-    at_start: Callable[[TrainModule], None] = lambda module: None
-    callbacks: Sequence[Callback] = field(default_factory=tuple)
+    at_start: Callable[[TrainModule], None]
+    watch: SignalWatch
 
 
 def train(job: Job) -> TrainModule:
@@ -188,6 +200,64 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
     )
 
 
+def _callbacks(job: Job, steps: int, folder: Path) -> list[Callback]:
+    """Lightning's callbacks in the order in which they act at a step's end; the checkpoint comes last."""
+    root, journal = job.assembled.run.config, job.session.journal
+    trainer, stopping = root.trainer, root.trainer.early_stopping
+    found: list[Callback] = [Throughput(trainer.log_every), _AtStart(job.at_start)]
+    if journal is not None:
+        found.append(_Consumed(journal, _loader(job, max_steps=steps).sample_ids))
+    found.append(Validation(lambda module: validate_held_out(job, module), trainer.validate_every, job.watch))
+    if stopping.metric is not None:
+        mode = cast(Literal["min", "max"], stopping.mode)
+        found.append(
+            EarlyStopping(
+                stopping.metric, mode=mode, patience=stopping.patience, min_delta=stopping.min_delta
+            )
+        )
+    if trainer.sample_every:
+        prompts = sample_prompts(
+            job.prepared.rows["validation"] or job.prepared.rows["train"], trainer.sample_prompts
+        )
+        found.append(Samples(_answers, prompts, trainer.sample_every, watch=job.watch))
+    found += job.assembled.plan.many("llmfw_callbacks")
+    if trainer.progress:
+        found.append(Progress())
+    if trainer.max_time is not None:
+        found.append(MaxTime(trainer.max_time))
+    found.append(Signals(job.watch))
+    return [*found, CheckpointCallback(folder, every=root.checkpoint.every, keep=root.checkpoint.keep)]
+
+
+def validate_held_out(job: Job, module: TrainModule) -> dict[str, float]:
+    """Mean loss and metrics over the held-out samples; every process takes its share. Empty where nothing is held out."""
+    plan = job.assembled.plan
+    trainer = module.trainer if module._trainer is not None else None
+    rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+    batches = held_out(job, rank=rank, world=world)
+    if not batches:
+        return {}
+    assert module.policy is not None
+    metrics = plan.many("llmfw_metrics/validation")
+    loss = plan.one("llmfw_loss")
+    return dict(validate(module.policy, loss, module.reference, batches, metrics, shared=world > 1).metrics)
+
+
+def sample_prompts(rows: Sequence[Row], count: int) -> list[Any]:
+    """The first ``count`` different prompts."""
+    found: list[Any] = []
+    for row in rows:
+        prompt = prompt_of(row)
+        if len(found) < count and prompt not in found:
+            found.append(prompt)
+    return found
+
+
+def _answers(module: TrainModule, prompts: Sequence[Any]) -> list[str]:
+    assert module.policy is not None
+    return [completion.text for completion in module.policy.generate(list(prompts))]
+
+
 def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
     logging.getLogger("lightning.pytorch").setLevel(
         logging.WARNING
@@ -203,17 +273,7 @@ def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
         strategy=root.trainer.strategy,
         precision=root.trainer.precision,  # type: ignore[arg-type]  # one of the schema's choices
         logger=JournalLogger(session.journal, assembled.run.name),
-        callbacks=[
-            _AtStart(job.at_start),
-            *(
-                [_Consumed(session.journal, _loader(job, max_steps=steps).sample_ids)]
-                if session.journal
-                else []
-            ),
-            *job.callbacks,
-            *assembled.plan.many("llmfw_callbacks"),
-            CheckpointCallback(folder, every=root.checkpoint.every, keep=root.checkpoint.keep),
-        ],
+        callbacks=_callbacks(job, steps, folder),
         plugins=[SafeCheckpointIO()],
         default_root_dir=session.dir,
         use_distributed_sampler=False,

@@ -20,8 +20,7 @@ def command(shell: str) -> None:
     """Print the script that completes llmfw's words in your shell."""
     from click.shell_completion import get_completion_class
 
-    from llmfw.cli import cli
-
     found = get_completion_class(shell)
     assert found is not None, shell
-    click.echo(found(cli, {}, "llmfw", "_LLMFW_COMPLETE").source())
+    program = click.get_current_context().find_root().command
+    click.echo(found(program, {}, "llmfw", "_LLMFW_COMPLETE").source())

@@ -13,36 +13,83 @@ from llmfw.core.telemetry import quiet_telemetry
 if TYPE_CHECKING:  # "as" says that a name is public
     from llmfw.core.api import (
         EvaluateResult as EvaluateResult,
+    )
+    from llmfw.core.api import (
         FitResult as FitResult,
+    )
+    from llmfw.core.api import (
         GenerateResult as GenerateResult,
+    )
+    from llmfw.core.api import (
         evaluate as evaluate,
+    )
+    from llmfw.core.api import (
         fit as fit,
+    )
+    from llmfw.core.api import (
         generate as generate,
+    )
+    from llmfw.core.api import (
         plan as plan,
     )
-    from llmfw.core.batch import Batch as Batch, LossOutput as LossOutput
+    from llmfw.core.batch import Batch as Batch
+    from llmfw.core.batch import LossOutput as LossOutput
     from llmfw.core.data import DataModule as DataModule
     from llmfw.core.errors import LlmfwError as LlmfwError
     from llmfw.core.hookspecs import hookimpl as hookimpl
     from llmfw.core.plugin import Plugin as Plugin
     from llmfw.core.records import (
         CacheFactory as CacheFactory,
+    )
+    from llmfw.core.records import (
         Command as Command,
+    )
+    from llmfw.core.records import (
         Completion as Completion,
+    )
+    from llmfw.core.records import (
         DatasetTransform as DatasetTransform,
+    )
+    from llmfw.core.records import (
         Decoder as Decoder,
+    )
+    from llmfw.core.records import (
         Estimate as Estimate,
+    )
+    from llmfw.core.records import (
         Evaluation as Evaluation,
+    )
+    from llmfw.core.records import (
         EvaluationResult as EvaluationResult,
+    )
+    from llmfw.core.records import (
         Loss as Loss,
+    )
+    from llmfw.core.records import (
         NamedMetric as NamedMetric,
+    )
+    from llmfw.core.records import (
         Policy as Policy,
+    )
+    from llmfw.core.records import (
         Report as Report,
+    )
+    from llmfw.core.records import (
         RolloutSampler as RolloutSampler,
+    )
+    from llmfw.core.records import (
         Round as Round,
+    )
+    from llmfw.core.records import (
         Row as Row,
+    )
+    from llmfw.core.records import (
         Service as Service,
+    )
+    from llmfw.core.records import (
         Surgery as Surgery,
+    )
+    from llmfw.core.records import (
         Transformed as Transformed,
     )
 

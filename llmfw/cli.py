@@ -44,7 +44,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
 }
 """Every verb of the core with its line of help: a table, so that ``llmfw --help`` imports none of them."""
 ALIASES = {"train": "fit"}
-_CORE = {name: text for group in VERBS.values() for name, text in group.items()}
+CORE = {name: text for group in VERBS.values() for name, text in group.items()}
 _debug = False
 
 
@@ -76,11 +76,11 @@ class Verbs(click.Group):
     """The core's verbs and those of installed plugins, by name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_CORE, *_plugin_verbs()]
+        return [*CORE, *_plugin_verbs()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = ALIASES.get(cmd_name, cmd_name)
-        if name in _CORE:
+        if name in CORE:
             command = _core_command(name)
         elif name in _plugin_verbs():
             command = _plugin_command(name)
@@ -115,7 +115,7 @@ class Verbs(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem
 
-        verbs = _CORE | {name: help for name, (help, _) in _plugin_verbs().items()}
+        verbs = CORE | {name: help for name, (help, _) in _plugin_verbs().items()}
         found = [
             CompletionItem(name, help=text) for name, text in verbs.items() if name.startswith(incomplete)
         ]
@@ -139,7 +139,7 @@ def _plugin_verbs() -> dict[str, tuple[str, list[str]]]:
     found: dict[str, tuple[str, list[str]]] = {}
     for card in discovery.cards().values():
         for verb, text in card.commands.items():
-            if verb not in _CORE and verb not in ALIASES:
+            if verb not in CORE and verb not in ALIASES:
                 found.setdefault(verb, (text, []))[1].append(card.name)
     return found
 

@@ -6,7 +6,7 @@ Both sides read the same files: weights as safetensors, the batch as json. TRL r
 its own environment: its trainer, its collator, its loss. The float64 rows replace TRL's LM head, which
 computes in float32 whatever the weights' dtype, by ``log_softmax``; the rows that say "own head" don't. TRL
 weights policy and reference alike, so the comparison is with ``ref_mode=both``. A row's ``difference`` is
-that of the losses, or the largest over all entries of all gradients; it meets its ``goal`` if it's at most that.
+that of the losses, or the largest over all entries of all gradients; at most its ``goal``: met.
 """
 
 from __future__ import annotations

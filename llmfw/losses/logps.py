@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 LOGITS_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
-"""Most memory of one chunk's logits by device (others as cpu); a GPU wants many rows per pass over the weight."""
+"""Most memory of one chunk's logits by device (others as cpu); a GPU wants many rows a pass."""
 BLOCK_BYTES = 64 * 2**20
 """Most memory of a block of the head's weight that is widened from half precision to float32."""
 

@@ -60,7 +60,9 @@ def test_a_stage_other_than_train_becomes_a_prefix_once(path: Path) -> None:
 
 
 def test_a_rewind_drops_later_steps_and_the_steps_that_follow_count_once(path: Path) -> None:
-    """Steps 1-5, killed, resumed from 3: 4 and 5 are computed again and their new values count; step 6 was never repeated."""
+    """Steps 1-5, killed, resumed from 3: 4 and 5 are computed again and their new values count; step 6 was
+    never repeated.
+    """
     with Journal(path) as journal:
         for step in range(1, 7):
             journal.metrics(step, {"loss": step * 1.0, "seldom": step * 1.0} if step == 6 else {"loss": step * 1.0})

@@ -250,7 +250,9 @@ def test_the_newest_unfinished_run_of_the_same_fingerprint_is_resumed(runs: Path
 
 
 def test_run_json_is_whole_while_many_write_it(runs: Path) -> None:
-    """Four processes change one field each, fifty times: every reader sees whole json, and no change is lost."""
+    """Four processes change one field each, fifty times: every reader sees whole json, and no change is
+    lost.
+    """
     with open_run(name="r", runs=runs) as run:
         script = (
             "import sys\nfrom pathlib import Path\n"

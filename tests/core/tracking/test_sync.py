@@ -247,6 +247,8 @@ for step in range(1, 11):
 if how == "unacknowledged":
     # after a batch arrived, before the cursor says so
     from llmfw.core.tracking.feed import Feed
+    while unsent(run.dir, ""):
+        time.sleep(0.01)
     Feed.acknowledge = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
     sync._wake.set()
     for step in range(11, 13):
@@ -277,6 +279,24 @@ def test_a_killed_and_resumed_run_is_one_mlflow_run_with_every_step_once(runs: P
     assert found.info.status == "FINISHED"
     assert values(store, found.info.run_id) == expected(range(1, 16))
     assert "llmfw.superseded_values" not in found.data.tags
+
+
+def test_values_that_were_rewound_before_they_were_sent_are_sent_when_they_come_again(runs: Path, store: str) -> None:
+    """Steps 11 and 12 never reach MLflow; the next process rewinds to 7 and dies at once; the third computes
+    them again.
+    """
+    run = open_run(name="r", runs=runs)
+    for first, last, silent in ((1, 10, 12), (8, 7, 7), (8, 15, 15)):
+        if first != 1:
+            run = open_run(name="r", folder=run.dir, resume=True)
+            run.journal.rewind(7)
+        sync = MlflowSync(run.dir, store, interval=0.05)
+        sync.start()
+        train(run.journal, range(first, last + 1))
+        assert sync.finish("KILLED", timeout=60) == 0
+        train(run.journal, range(last + 1, silent + 1))
+        run.close("KILLED")
+    assert values(store, mlflow_runs(store)[0].info.run_id) == expected(range(1, 16))
 
 
 def test_a_resumed_run_that_computes_other_values_adds_no_second_point_and_says_so(runs: Path, store: str) -> None:

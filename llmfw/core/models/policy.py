@@ -128,7 +128,7 @@ class LocalPolicy:
             if key not in batch.extra:
                 raise PluginError(
                     "BATCH-KEY",
-                    f"a surgery wants {key!r} in a batch that has {', '.join(batch.extra) or 'nothing extra'}",
+                    f"a surgery wants {key!r}, the batch has {', '.join(batch.extra) or 'nothing extra'}",
                     mend="let a dataset transform put it into each example's extra",
                 )
             inputs[key] = batch.extra[key]
@@ -144,9 +144,9 @@ class LocalPolicy:
         if getattr(bare(self.module).config, "_attn_implementation", "sdpa") != "eager":
             return mask
         dtype = next(self.module.parameters()).dtype
-        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
-            ~mask, torch.finfo(dtype).min
-        )
+        # finite also in float32, in which eager attention takes its softmax: a row of -inf would be NaN
+        least = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, least)
 
 
 def decoder_of(model: Any) -> Any:

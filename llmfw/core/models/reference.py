@@ -16,7 +16,7 @@ from llmfw.core.models.adapters import is_adapted
 from llmfw.core.models.build import BuiltModel
 from llmfw.core.models.policy import LocalPolicy
 
-How = Literal["auto", "adapter_off", "copy"]
+How = Literal["auto", "adapter_off", "copy", "cache"]
 
 
 class FrozenPolicy(LocalPolicy):
@@ -70,11 +70,11 @@ class FrozenPolicy(LocalPolicy):
                 part.training = mode
 
 
-def reference_of(built: BuiltModel, how: How = "auto") -> FrozenPolicy:
+def reference_of(built: BuiltModel, how: How | str = "auto") -> FrozenPolicy:
     """The model as it is before training; to be made before the first step.
 
     ``adapter_off`` costs no memory, ``copy`` that of a second model; ``auto`` takes the first where it is
-    right.
+    right; ``cache`` gives the same as ``auto``, to fill a ``ReferenceCache`` with.
 
     Raises:
         UsageError: ``adapter_off`` without an adapter, or where surgeries train parameters inside the
@@ -91,7 +91,7 @@ def reference_of(built: BuiltModel, how: How = "auto") -> FrozenPolicy:
             mend="set trainer.reference=copy",
             key="trainer.reference",
         )
-    if how == "adapter_off" or (how == "auto" and able):
+    if how == "adapter_off" or (how != "copy" and able):
         return FrozenPolicy(
             built.module, built.companions, built.tokenizer, built.batch_keys, adapter_off=True
         )

@@ -13,6 +13,7 @@ import json
 import logging
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +45,8 @@ class Tokens(Protocol):
 class Sample(Protocol):
     """An example of ``llmfw.core.data``, as far as it matters here."""
 
+    @property
+    def id(self) -> str: ...
     @property
     def sequences(self) -> Sequence[Tokens]: ...
     @property
@@ -191,6 +194,26 @@ class ReferenceCache:
         if packed:
             return torch.cat([part for parts in found for part in parts])
         return torch.cat([parts[side] for side in range(len(found[0])) for parts in found])
+
+    def attach(self, collate: Callable[[Sequence[Any]], Batch]) -> Callable[[Sequence[Any]], Batch]:
+        """``collate`` with each batch's ``reference_logps`` filled in.
+
+        The returned function raises CheckpointError where an example has no entry: it was changed after
+        ``fill``.
+        """
+
+        def attached(examples: Sequence[Any]) -> Batch:
+            values = self.lookup(examples)
+            if values is None:
+                raise CheckpointError(
+                    "CACHE-MISS",
+                    f"no cached log-probs for one of {', '.join(example.id for example in examples)}",
+                    mend="fill the cache with the examples that are trained on",
+                    file=self.folder,
+                )
+            return replace(collate(examples), reference_logps=values)
+
+        return attached
 
     def _computed(
         self, members: Sequence[Sample], batch: Batch, logps: Callable[[Batch], Tensor]

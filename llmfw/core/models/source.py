@@ -19,6 +19,23 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _MLFLOW_ID = re.compile(r"[0-9a-f]{32}")
 
 
+_SPECIAL_LORA = (
+    "use_dora",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "layers_to_transform",
+    "exclude_modules",
+    "target_parameters",
+    "trainable_token_indices",
+    "layer_replication",
+    "lora_bias",
+    "fan_in_fan_out",
+)
+"""Settings of PEFT's LoRA that ``adapter`` doesn't have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
     """Where weights come from.
@@ -167,27 +184,31 @@ def _from_manifest(folder: Path, settings: ModelConfig) -> ModelSource:
 
 
 def _from_peft(folder: Path, settings: ModelConfig) -> ModelSource:
-    """An adapter that plain PEFT saved: what the manifest would say is in ``adapter_config.json``."""
+    """A LoRA that plain PEFT saved: what a manifest would say is in ``adapter_config.json``."""
     saved = read_json(folder / "adapter_config.json")
-    base = saved.get("base_model_name_or_path")
-    if saved.get("peft_type") != "LORA" or not base:
+    base, targets = saved.get("base_model_name_or_path"), saved.get("target_modules")
+    special = [key for key in _SPECIAL_LORA if saved.get(key)]
+    if saved.get("peft_type") != "LORA" or not base or not isinstance(targets, list) or special:
+        why = special[0] if special else saved.get("peft_type")
         raise UsageError(
             "ADAPTER",
-            f"an adapter of type {saved.get('peft_type')} over {base!r} can't be loaded",
-            mend="merge it into its base first",
+            f"an adapter with {why} over {base!r} can't be rebuilt here",
+            mend="merge it into its base with PEFT, and name the merged model",
             file=folder / "adapter_config.json",
         )
-    model = {"name": base, "revision": saved.get("revision")}
-    manifest = {
-        "kind": "adapter",
-        "model": model,
-        "adapter": {"kind": "lora"},
-        "plugins": [],
-        "surgeries": [],
-        "peft": True,
+    adapter = {
+        "kind": "lora",
+        "r": saved.get("r"),
+        "alpha": saved.get("lora_alpha"),
+        "dropout": saved.get("lora_dropout"),
+        "target_modules": sorted(targets),
     }
+    model = {"name": base, "revision": saved.get("revision")}
     return ModelSource(
-        kind="adapter", model=replace(settings, name=str(folder)), folder=folder, manifest=manifest
+        kind="adapter",
+        model=replace(settings, name=str(folder)),
+        folder=folder,
+        manifest={"kind": "adapter", "model": model, "adapter": adapter},
     )
 
 

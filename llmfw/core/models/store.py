@@ -141,11 +141,12 @@ def check_surgeries(manifest: Mapping[str, Any], surgeries: Sequence[Surgery], f
     """
     present = {surgery.name for surgery in surgeries}
     for saved in manifest.get("surgeries", ()):
+        plugin = saved["plugin"]
         if saved["required_on_load"] and saved["name"] not in present:
             raise CheckpointError(
                 "SURGERY-MISSING",
-                f"surgery {saved['name']!r} of plugin {saved['plugin']!r} made these weights, but isn't switched on",
-                mend=f"add --plugin {saved['plugin']}",
+                f"surgery {saved['name']!r} of plugin {plugin!r} made these weights, but isn't switched on",
+                mend=f"add --plugin {plugin}",
                 file=folder,
             )
 
@@ -185,10 +186,11 @@ def _check(built: BuiltModel, manifest: Mapping[str, Any], folder: Path) -> None
             mend="use the adapter settings that it was made with",
             file=folder,
         )
-    if built.kind == "adapter" and manifest.get("base_hash") != built.base_hash:
+    base = str(manifest.get("base_hash"))
+    if built.kind == "adapter" and base != built.base_hash and "base_hash" in manifest:
         raise CheckpointError(
             "WEIGHTS-BASE",
-            f"the weights' base has hash {str(manifest.get('base_hash'))[:12]}, this one {built.base_hash[:12]}",
+            f"the weights' base has hash {base[:12]}, this one {built.base_hash[:12]}",
             mend="use the base model (and seed) that they were trained on",
             file=folder,
         )

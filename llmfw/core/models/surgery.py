@@ -21,7 +21,9 @@ Named = tuple[str, Surgery]
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """One surgery after it was applied. ``added`` are the plain state names that weren't there before."""
+    """One surgery after it was applied. ``added`` are the plain names of the tensors that weren't there
+    before.
+    """
 
     plugin: str
     surgery: Surgery
@@ -71,9 +73,13 @@ class Theatre:
         for plugin, surgery in self.surgeries:
             if surgery.phase != phase or surgery.name in over:
                 continue
-            before = None if phase == "before_load" else state_names(target)
+            # by identity, not by name: a tensor that moved within the model is still the base's
+            before = {} if phase == "before_load" else _state_by_identity(target)
             report = self._apply(plugin, surgery, target)
-            added = () if before is None else tuple(sorted(state_names(target) - before))
+            after = {} if phase == "before_load" else _state_by_identity(target)
+            added = tuple(
+                sorted(name for key, (_, names) in after.items() if key not in before for name in names)
+            )
             self.done.append(
                 Done(plugin=plugin, surgery=surgery, report=report, added=added, seed=self._seed(surgery))
             )
@@ -136,6 +142,14 @@ class Theatre:
 def state_names(module: nn.Module) -> set[str]:
     """Plain names of everything that a module's state holds."""
     return {plain_name(name) for name in module.state_dict(keep_vars=True)}
+
+
+def _state_by_identity(module: nn.Module) -> dict[int, tuple[object, list[str]]]:
+    """Tensors of a state with their plain names; the tensors are held, so that no identity is used twice."""
+    found: dict[int, tuple[object, list[str]]] = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        found.setdefault(id(value), (value, []))[1].append(plain_name(name))
+    return found
 
 
 def all_parameters(

@@ -51,8 +51,13 @@ def load_module(
     auto: Any = AutoModelForCausalLM
     dtype = getattr(torch, source.model.dtype)
     if source.kind == "scratch":
-        with private_rng(seed_of(seed, "weights")):
-            return auto.from_config(config, dtype=dtype, attn_implementation=source.model.attention).eval()
+        try:
+            with private_rng(seed_of(seed, "weights")):
+                return auto.from_config(
+                    config, dtype=dtype, attn_implementation=source.model.attention
+                ).eval()
+        except (ValueError, ImportError) as error:
+            raise _no_attention(source, error) or error from error
     folder = local_folder(source)
     check_folder(folder, source.model)
     weight_files(folder)
@@ -69,6 +74,9 @@ def load_module(
                 output_loading_info=True,
             )
     except Exception as error:  # safetensors and transformers raise many kinds where files and config differ
+        refused = _no_attention(source, error)
+        if refused is not None:
+            raise refused from error
         said = " ".join(str(error).split())[:300]
         raise CheckpointError(
             "WEIGHTS",
@@ -93,6 +101,23 @@ def load_module(
             extra[0],
         )
     return module.eval()
+
+
+def _no_attention(source: ModelSource, error: Exception) -> UsageError | None:
+    """The line for an attention implementation that an architecture or this machine lacks; None for
+    another error.
+    """
+    wanted = source.model.attention
+    said = str(error)
+    if "attention implementation" not in said and "attn_implementation" not in said:
+        return None
+    other = "eager" if wanted != "eager" else "sdpa"
+    return UsageError(
+        "ATTENTION",
+        f"{said.split(' does not support')[0][:60]} has no attention {wanted!r} here",
+        mend=f"set model.attention={other}",
+        key="model.attention",
+    )
 
 
 def source_files(source: ModelSource) -> list[Path]:

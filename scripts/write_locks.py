@@ -10,14 +10,17 @@ import sys
 from pathlib import Path
 
 CONSTRAINTS = """\
-# Every version that llmfw is tested with: `pip install -c constraints.txt -e .[demo]`. Written by scripts/lock.sh.
-# Install torch first, from the place that has the build you want; both the CPU and the CUDA build satisfy this pin.
+# Every version that llmfw is tested with: `pip install -c constraints.txt -e .[demo]`. Written by
+# scripts/lock.sh. Install torch first, from the place that has the build you want; both the CPU and the CUDA
+# build satisfy this pin.
 """
 LOCK = """\
-# The tested tree (package, extras test and docs) with hashes, on the CPU build of torch. Written by scripts/lock.sh.
+# The tested tree (package, extras test and docs) with hashes, on the CPU build of torch. Written by
+# scripts/lock.sh.
 #   pip install --require-hashes -r requirements.lock && pip install --no-deps -e .
-# torch's first hash is that of the CPU wheel for CPython 3.11 on x86-64 Linux; the others are the package registry's wheels.
-# Those on Linux are CUDA builds and need the packages of requirements-cuda.lock beside them.
+# torch's first hash is that of the CPU wheel for CPython 3.11 on x86-64 Linux; the others are the package
+# registry's wheels. Those on Linux are CUDA builds and need the packages of requirements-cuda.lock beside
+# them.
 """
 CUDA = """\
 # What the CUDA build of torch needs on Linux, with hashes. Written by scripts/lock.sh.
@@ -48,7 +51,12 @@ def locked(packages: dict[str, tuple[str, list[str]]]) -> str:
 
 def main() -> None:
     """Write the three files into the present folder."""
-    torch, cpu, cuda, everything = sys.argv[1], entries(sys.argv[2]), entries(sys.argv[3]), entries(sys.argv[4])
+    torch, cpu, cuda, everything = (
+        sys.argv[1],
+        entries(sys.argv[2]),
+        entries(sys.argv[3]),
+        entries(sys.argv[4]),
+    )
     for packages in (cpu, cuda, everything):
         if packages["torch"][0] != torch:
             sys.exit(f"torch resolved to {packages['torch'][0]}, not {torch}")

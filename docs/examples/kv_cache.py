@@ -10,5 +10,6 @@ def build(model_config):
 class Example(Plugin):
     @hookimpl
     def llmfw_kv_cache(self, run, model_config):
-        # the model's own cache, filled 64 prompt tokens at a time: less memory for the attention of long prompts
+        # the model's own cache, filled 64 prompt tokens at a time: less memory for the attention of long
+        # prompts
         return CacheFactory(name="chunked", build=build, prefill_chunk=64, batched=True)

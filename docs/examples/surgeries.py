@@ -2,7 +2,9 @@ from llmfw import Plugin, Report, Surgery, hookimpl
 
 
 def add_gates(model, generator):
-    """A learned scale on each block's attention output, 1 at first: the model is unchanged until it is trained."""
+    """A learned scale on each block's attention output, 1 at first: the model is unchanged until it is
+    trained.
+    """
     import torch
 
     changed = []

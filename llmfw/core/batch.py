@@ -1,8 +1,8 @@
 """What a loss sees: token rows plus, laid end to end, the tokens that are trained.
 
 Shapes: B rows, T positions in a row, N trained tokens in the whole batch, S segments (one per completion).
-A layout (padded, packed, shared prompt) differs in ``input_ids``, ``attention_mask`` and ``position_ids`` only;
-``source``, ``target``, ``segment`` and ``position`` mean the same in each, so a loss is written once.
+A layout (padded, packed, shared prompt) differs in ``input_ids``, ``attention_mask`` and ``position_ids``
+only; ``source``, ``target``, ``segment`` and ``position`` mean the same in each, so a loss is written once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ BatchKind = Literal["text", "preference", "scored"]
 class Batch:
     """One micro-batch.
 
-    Segments of a ``preference`` batch are ordered [all chosen; all rejected]: pair p owns segments p and S/2 + p.
+    Segments of a ``preference`` batch are ordered [all chosen; all rejected]: pair p owns segments p and S/2
+    + p.
     """
 
     kind: BatchKind
     input_ids: Tensor
     """[B, T] int64."""
     attention_mask: Tensor
-    """[B, T] bool, True where a token stands; or [B, 1, T, T] bool, True where query (row) may attend to key (column)."""
+    """[B, T] bool, True where a token stands; or [B, 1, T, T] bool, True where query (row) may attend to key
+    (column).
+    """
     position_ids: Tensor
     """[B, T] int64."""
     source: Tensor
@@ -46,7 +49,9 @@ class Batch:
     reference_logps: Tensor | None = None
     """[N] float32 log-probs of the reference model, where a cache holds them."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further tensors by name (rewards, prompt_length, ...): [samples] or [S]; surgeries name those that the model receives."""
+    """Further tensors by name (rewards, prompt_length, ...): [samples] or [S]; surgeries name those that the
+    model receives.
+    """
 
     @property
     def tokens(self) -> int:
@@ -86,9 +91,10 @@ class Batch:
 class LossOutput:
     """A loss's answer for one micro-batch.
 
-    ``total`` is a **sum** over the loss's units (tokens, sequences or pairs); the core divides by their number in the
-    whole optimizer step, over micro-batches and ranks, so that accumulation changes nothing.
-    ``metrics`` maps a name to (sum, count), averaged in the same way; ``details`` holds per-unit tensors for metrics.
+    ``total`` is a **sum** over the loss's units (tokens, sequences or pairs); the core divides by their
+    number in the whole optimizer step, over micro-batches and ranks, so that accumulation changes nothing.
+    ``metrics`` maps a name to (sum, count), averaged in the same way; ``details`` holds per-unit tensors for
+    metrics.
     """
 
     total: Tensor

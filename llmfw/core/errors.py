@@ -10,7 +10,8 @@ class LlmfwError(Exception):
     """A failure with a place and a remedy; ``str(error)`` is the one line that the command line prints.
 
     Args:
-        code: short upper-case name of the failure, e.g. ``"CONFIG-KEY"``; stable, documented in ``docs/errors.md``.
+        code: short upper-case name of the failure, e.g. ``"CONFIG-KEY"``; stable, documented in
+            ``docs/errors.md``.
         what: what is wrong, without a final full stop.
         mend: how to mend it, as an imperative.
         file, line, key: the place, as far as it is known; ``line`` counts from 1.

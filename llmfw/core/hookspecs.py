@@ -1,8 +1,9 @@
 """Every place where a plugin may speak, in the order in which a run reaches it. This page is the contract.
 
-The name tells the cardinality: a singular noun has one owner (two are a conflict), a plural noun takes many answers.
-Build hooks return records (``llmfw.core.records``) and must be pure: no weights, no files, no random numbers, so that the
-plan exists before anything is loaded. Returning None means: nothing to say.
+The name tells the cardinality: a singular noun has one owner (two are a conflict), a plural noun takes many
+    answers.
+Build hooks return records (``llmfw.core.records``) and must be pure: no weights, no files, no random numbers,
+so that the plan exists before anything is loaded. Returning None means: nothing to say.
 """
 
 from __future__ import annotations
@@ -42,17 +43,23 @@ one, many = _spec("one"), _spec("many")
 
 @many
 def llmfw_commands() -> Sequence[r.Command] | None:
-    """Verbs of the command line. The card's ``commands`` table must name them, so that ``llmfw --help`` imports nothing."""
+    """Verbs of the command line. The card's ``commands`` table must name them, so that ``llmfw --help``
+    imports nothing.
+    """
 
 
 @many
 def llmfw_services(run: Run) -> Sequence[r.Service] | None:
-    """Objects that other plugins and the core ask for by protocol: executors, verifiers, rewards, raters, scorers."""
+    """Objects that other plugins and the core ask for by protocol: executors, verifiers, rewards, raters,
+    scorers.
+    """
 
 
 @one
 def llmfw_datamodule(run: Run, tokenizer: Any) -> Any | None:
-    """The source of rows: a ``llmfw.DataModule`` (write ``rows(split)`` only), or a bare LightningDataModule (resume class C)."""
+    """The source of rows: a ``llmfw.DataModule`` (write ``rows(split)`` only), or a bare LightningDataModule
+    (resume class C).
+    """
 
 
 @many

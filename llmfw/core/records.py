@@ -17,20 +17,31 @@ if TYPE_CHECKING:
     from llmfw.core.batch import Batch, BatchKind, LossOutput
 
 Row = dict[str, Any]
-"""One record of a data file or of a sampler, before it's tokenised; its keys are those of ``llmfw.core.data.formats``."""
+"""One record of a data file or of a sampler, before it's tokenised; its keys are those of
+``llmfw.core.data.formats``.
+"""
 
 Stage = Literal["rows", "tokens", "units", "order"]
 When = Literal["start", "validation", "end"]
 Refusal = Literal[
-    "packing", "shared_prompt", "right_padding", "static_cache", "quantised", "compile", "custom_cache", "chunked_prefill"
+    "packing",
+    "shared_prompt",
+    "right_padding",
+    "static_cache",
+    "quantised",
+    "compile",
+    "custom_cache",
+    "chunked_prefill",
 ]
-"""What can't be right together with a record; ``custom_cache``: any plugin's key-value cache, ``chunked_prefill``: a prompt
-that is read in several forward passes."""
+"""What can't be right together with a record; ``custom_cache``: any plugin's key-value cache,
+``chunked_prefill``: a prompt that is read in several forward passes.
+"""
 
 
 class Policy(Protocol):
-    """A model as losses, samplers and evaluations see it. Local models, scripted policies and endpoints all look like this;
-    an endpoint raises ``NotImplementedError`` for what it can't do (``module`` and so on)."""
+    """A model as losses, samplers and evaluations see it. Local models, scripted policies and endpoints all
+    look like this; an endpoint raises ``NotImplementedError`` for what it can't do (``module`` and so on).
+    """
 
     @property
     def module(self) -> Any:
@@ -51,7 +62,9 @@ class Policy(Protocol):
         """[B, T, D] states entering layer ``layer`` (-1: after the final norm)."""
 
     def generate(self, prompts: Sequence[Any], **sampling: Any) -> list[Completion]:
-        """One completion per prompt (string or message list); ``sampling`` overrides the run's ``generation`` settings."""
+        """One completion per prompt (string or message list); ``sampling`` overrides the run's ``generation``
+        settings.
+        """
 
     def embed(self, texts: Sequence[str]) -> torch.Tensor:
         """[len(texts), D] float32, one vector a text."""
@@ -59,7 +72,9 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """A generated answer. ``finish`` is ``"stop"`` (end of turn) or ``"length"``; ``ids`` hold the generated tokens only."""
+    """A generated answer. ``finish`` is ``"stop"`` (end of turn) or ``"length"``; ``ids`` hold the generated
+    tokens only.
+    """
 
     text: str
     ids: tuple[int, ...]
@@ -70,7 +85,7 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A verb of the command line that a plugin owns; ``factory`` builds the click command when it's called."""
+    """A verb of the command line that a plugin owns; ``factory`` builds the click command when called."""
 
     name: str
     help: str
@@ -79,7 +94,9 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """An object that others ask for by protocol and name (``run.service("CodeExecutor")``), built on first use, then shared."""
+    """An object that others ask for by protocol and name (``run.service("CodeExecutor")``), built on first
+    use, then shared.
+    """
 
     protocol: str
     name: str
@@ -91,9 +108,10 @@ class DatasetTransform:
     """A step of the data path.
 
     stage ``rows``: ``apply(list of Row) -> list of Row``; ``tokens`` and ``units`` (after packing):
-    ``apply(list of Example) -> list of Example``; ``order``: ``apply(list of Example, epoch) -> indices``, each exactly once,
-    which replaces shuffling (at most one in a run). Order of application is the order in which the user lists plugins.
-    Instead of a list ``apply`` may return ``Transformed``, to tell what it did. It may ask for services and auxiliary models.
+    ``apply(list of Example) -> list of Example``; ``order``: ``apply(list of Example, epoch) -> indices``,
+    each exactly once, which replaces shuffling (at most one in a run). Order of application is the order in
+    which the user lists plugins. Instead of a list ``apply`` may return ``Transformed``, to tell what it did.
+    It may ask for services and auxiliary models.
     """
 
     name: str
@@ -104,7 +122,9 @@ class DatasetTransform:
 
 @dataclass(frozen=True, kw_only=True)
 class Transformed:
-    """What a transform made, and what it has to tell: cuts, weights, manifests. Both are kept with the prepared data."""
+    """What a transform made, and what it has to tell: cuts, weights, manifests. Both are kept with the
+    prepared data.
+    """
 
     items: Sequence[Any]
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -113,7 +133,8 @@ class Transformed:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What a sampler gives to be trained on: ``start`` says from which weights, ``keep_as`` names the result for later rounds.
+    """What a sampler gives to be trained on: ``start`` says from which weights, ``keep_as`` names the result
+    for later rounds.
 
     Only weights are taken over: the optimizer and its schedule begin anew in every round.
     """
@@ -128,9 +149,10 @@ class Round:
 class RolloutSampler:
     """Makes training data from the present policy, round by round.
 
-    ``next(index, rows, policy, services, ledger) -> Round | None``; None ends the run. ``rows`` are the datamodule's,
-    ``policy`` is the result of the last round (of the base model before the first), ``services(PROTOCOL, name=None)`` finds a
-    service, ``ledger.count(purpose, ...)`` notes what was generated.
+    ``next(index, rows, policy, services, ledger) -> Round | None``; None ends the run. ``rows`` are the
+    datamodule's, ``policy`` is the result of the last round (of the base model before the first),
+    ``services(PROTOCOL, name=None)`` finds a service, ``ledger.count(purpose, ...)`` notes what was
+    generated.
     """
 
     name: str
@@ -139,7 +161,9 @@ class RolloutSampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a surgery did: names of changed or added modules and parameters, and modules that live beside the model."""
+    """What a surgery did: names of changed or added modules and parameters, and modules that live beside the
+    model.
+    """
 
     changed: tuple[str, ...] = ()
     companions: Mapping[str, Any] = field(default_factory=dict)
@@ -149,12 +173,13 @@ class Report:
 class Surgery:
     """A change of the architecture.
 
-    ``apply(target, generator) -> Report``; target is the model's config in phase ``before_load``, the model afterwards.
-    New parameters are drawn from ``generator`` alone. ``trainable``, ``no_weight_decay`` and ``rank_local`` are shell patterns
-    (fnmatch) over parameter names of the model, or ``companions.NAME.*``. ``neutral`` says that the present settings make the
-    surgery change nothing on purpose; otherwise an empty report is an error. Another forward is given by swapping ``__class__``
-    after load (``before_load`` sets what the config can say; it can't replace the class). ``batch_keys`` reach the base model's
-    forward in training and the first forward pass of generation.
+    ``apply(target, generator) -> Report``; target is the model's config in phase ``before_load``, the model
+    afterwards. New parameters are drawn from ``generator`` alone. ``trainable``, ``no_weight_decay`` and
+    ``rank_local`` are shell patterns (fnmatch) over parameter names of the model, or ``companions.NAME.*``.
+    ``neutral`` says that the present settings make the surgery change nothing on purpose; otherwise an empty
+    report is an error. Another forward is given by swapping ``__class__`` after load (``before_load`` sets
+    what the config can say; it can't replace the class). ``batch_keys`` reach the base model's forward in
+    training and the first forward pass of generation.
     """
 
     name: str
@@ -171,9 +196,11 @@ class Surgery:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """A training loss: ``call(policy, batch, reference) -> LossOutput``; reference is a Policy where one was asked for, else None.
+    """A training loss: ``call(policy, batch, reference) -> LossOutput``; reference is a Policy where one was
+    asked for, else None.
 
-    ``unit`` is what ``LossOutput.total`` sums over. ``calibrate(policy, batches)`` runs once, before step 1, and never on resume.
+    ``unit`` is what ``LossOutput.total`` sums over. ``calibrate(policy, batches)`` runs once, before step 1,
+    and never on resume.
     """
 
     name: str
@@ -205,7 +232,8 @@ class EvaluationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A measurement of the policy: ``run(policy, services) -> EvaluationResult``, at each moment that ``when`` lists.
+    """A measurement of the policy: ``run(policy, services) -> EvaluationResult``, at each moment that
+    ``when`` lists.
 
     ``services(PROTOCOL, name=None)`` finds a service.
     """
@@ -217,7 +245,9 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class NamedMetric:
-    """A torchmetrics metric over a stage: ``update(metric, output, batch)`` feeds it a LossOutput and its Batch."""
+    """A torchmetrics metric over a stage: ``update(metric, output, batch)`` feeds it a LossOutput and its
+    Batch.
+    """
 
     name: str
     factory: Callable[[], Metric]
@@ -228,12 +258,13 @@ class NamedMetric:
 class CacheFactory:
     """A key-value cache for generation.
 
-    ``build(model_config) -> transformers.Cache``; ``attention`` is (name, function), registered and set for the length of a
-    call and undone after it; ``prefill_chunk`` is the number of prompt tokens per prefill call (None: all at once).
-    ``batched`` says that several prompts of equal length may share one cache (each row as if it were alone, and rows can be
-    dropped by ``batch_select_indices``); otherwise each prompt gets its own. ``after_prefill(cache)`` is called once a prompt has
-    been read in full, before the first new token: the moment to evict. An attention function finds its cache in what the
-    cache's ``update`` noted just before: the two calls are adjacent in one thread.
+    ``build(model_config) -> transformers.Cache``; ``attention`` is (name, function), registered and set for
+    the length of a call and undone after it; ``prefill_chunk`` is the number of prompt tokens per prefill
+    call (None: all at once). ``batched`` says that several prompts of equal length may share one cache (each
+    row as if it were alone, and rows can be dropped by ``batch_select_indices``); otherwise each prompt gets
+    its own. ``after_prefill(cache)`` is called once a prompt has been read in full, before the first new
+    token: the moment to evict. An attention function finds its cache in what the cache's ``update`` noted
+    just before: the two calls are adjacent in one thread.
     """
 
     name: str
@@ -249,9 +280,9 @@ class CacheFactory:
 class Decoder:
     """A way to generate: ``generate(policy, input_ids, sampling, cache) -> token ids``.
 
-    input_ids is one prompt, [1, T] int64; ``sampling`` a ``llmfw.core.generation.Sampling``; ``cache`` builds a fresh
-    transformers Cache. Returned are the new token ids, end-of-turn token included. One that rewrites the cache (a token tree)
-    refuses ``custom_cache``.
+    input_ids is one prompt, [1, T] int64; ``sampling`` a ``llmfw.core.generation.Sampling``; ``cache`` builds
+    a fresh transformers Cache. Returned are the new token ids, end-of-turn token included. One that rewrites
+    the cache (a token tree) refuses ``custom_cache``.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""The core's settings: one dataclass a root key. ``help`` says what a key means, with its unit; ``choices`` close a set of words.
+"""The core's settings: one dataclass a root key. ``help`` says what a key means, with its unit; ``choices``
+close a set of words.
 
 ``llmfw config --help-keys``, the command line's help and the docs are generated from here.
 """
@@ -39,7 +40,7 @@ def seal(settings: Any) -> None:
 
 @dataclass
 class ModelConfig(Settings):
-    """Which weights: a preset, a hub id, a local folder, a run's folder, a checkpoint, or an MLflow run id."""
+    """Which weights: a preset, hub id, local folder, run's folder, checkpoint, or MLflow run id."""
 
     name: str = _key("preset, hub id, folder, run folder, checkpoint or MLflow run id", "smollm2-135m")
     revision: str | None = _key("commit or tag of a hub repository; logged", None)
@@ -76,7 +77,9 @@ class DataConfig(Settings):
         choices=("preference", "completion", "messages", "text", "problems"),
     )
     options: dict[str, Any] = _key("options of a preset, e.g. lengths: balanced", {})
-    package: dict[str, Any] = _key("presets only: distribution, version, sha256 and file that carry the data", {})
+    package: dict[str, Any] = _key(
+        "presets only: distribution, version, sha256 and file that carry the data", {}
+    )
     validation: str | None = _key("held-out rows: a file, or a share such as 0.1", "0.1")
     split_key: str | None = _key(
         "rows with one value of this key stay on one side of the split; null: the prompt", None
@@ -162,8 +165,8 @@ class TrainerConfig(Settings):
     max_time: float | None = _key("minutes after which training stops at a step's end; null: never", None)
     progress: bool = _key("show a progress bar", True)
     reference: str = _key(
-        "where a loss's reference comes from: the model with its adapter off, a frozen copy, or log-probs of either "
-        "cached on disk; auto: adapter_off under an adapter, else copy",
+        "where a loss's reference comes from: the model with its adapter off, a frozen copy, or "
+        "log-probs of either cached on disk; auto: adapter_off under an adapter, else copy",
         "auto",
         choices=("auto", "adapter_off", "copy", "cache"),
     )

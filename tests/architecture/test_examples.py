@@ -45,7 +45,9 @@ def answers(hook: str, **settings: Any) -> list[Any]:
 
 
 def test_each_hook_has_one_example_and_there_are_no_others():
-    assert {path.stem for path in FOLDER.glob("*.py")} == {hook.removeprefix("llmfw_") for hook in CARDINALITY}
+    assert {path.stem for path in FOLDER.glob("*.py")} == {
+        hook.removeprefix("llmfw_") for hook in CARDINALITY
+    }
 
 
 @pytest.mark.parametrize("hook", CARDINALITY)
@@ -124,7 +126,9 @@ def test_the_loss_is_cross_entropy_at_gamma_zero_and_counts_sure_tokens_less_abo
     policy, batch = SimpleNamespace(logps=lambda batch: logps), SimpleNamespace(tokens=2)
     (plain,), (focal,) = answers("llmfw_loss"), answers("llmfw_loss", gamma=1.0)
     assert torch.equal(plain.call(policy, batch, None).total, -logps.sum())
-    assert torch.allclose(focal.call(policy, batch, None).total, 2 * torch.tensor(2.0, dtype=torch.float64).log())
+    assert torch.allclose(
+        focal.call(policy, batch, None).total, 2 * torch.tensor(2.0, dtype=torch.float64).log()
+    )
 
 
 def test_the_evaluation_tables_the_answers():
@@ -161,8 +165,13 @@ def test_the_cache_and_the_decoder_answer_like_the_engine_alone(hook: str):
 
     (record,) = answers(hook)
     model, tokenizer = tiny_llama(), byte_tokenizer()
-    prompts = ["Hi", "a prompt of more than sixty-four bytes, so that it is read in several passes, not in one"]
+    prompts = [
+        "Hi",
+        "a prompt of more than sixty-four bytes, so that it is read in several passes, not in one",
+    ]
     sampling = Sampling(max_new_tokens=12)
     alone = generate(model, tokenizer, prompts, sampling)
-    given = generate(model, tokenizer, prompts, sampling, **{hook.removeprefix("llmfw_").removeprefix("kv_"): record})
+    given = generate(
+        model, tokenizer, prompts, sampling, **{hook.removeprefix("llmfw_").removeprefix("kv_"): record}
+    )
     assert [answer.ids for answer in given] == [answer.ids for answer in alone]

@@ -56,7 +56,9 @@ def test_the_list_no_longer_has_it_and_has_the_rest(site: Path, tmp_path: Path):
 
 def test_another_plugin_still_trains_and_its_model_still_answers(site: Path, tmp_path: Path):
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
-    fitted = llmfw(site, tmp_path, "fit", "--plugin", "dpo", "data=pairs.jsonl", "run.dir=run", "dpo.answers=0", *SMALL)
+    fitted = llmfw(
+        site, tmp_path, "fit", "--plugin", "dpo", "data=pairs.jsonl", "run.dir=run", "dpo.answers=0", *SMALL
+    )
     assert fitted.returncode == 0, fitted.stdout + fitted.stderr
     answered = llmfw(site, tmp_path, "generate", "1+1=", "model=run", "generation.max_new_tokens=2")
     assert answered.returncode == 0, answered.stdout + answered.stderr

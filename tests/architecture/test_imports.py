@@ -73,7 +73,11 @@ def test_plugins_are_kept_out_of_every_module_of_the_core_that_is_no_door():
         ("llmfw/core/plan.py", "import llmfw.plugins.dpo.plugin", "nobody imports plugins"),
         ("llmfw/plugins/dpo/plugin.py", "import llmfw.core.plan", "plugins come in by the doors"),
         ("llmfw/plugins/dpo/plugin.py", "import llmfw.core.models.names", "plugins come in by the doors"),
-        ("llmfw/plugins/dpo/plugin.py", "import llmfw.plugins.ld_dpo.functional", "a plugin never imports another"),
+        (
+            "llmfw/plugins/dpo/plugin.py",
+            "import llmfw.plugins.ld_dpo.functional",
+            "a plugin never imports another",
+        ),
         ("llmfw/plugins/dpo/functional.py", "import transformers", "losses and a plugin's mathematics"),
     ],
 )
@@ -83,4 +87,6 @@ def test_a_forbidden_import_breaks_its_contract(tmp_path: Path, file: str, line:
         target.write(f"\n{line}\n")
     told = lint(tmp_path)
     assert told.returncode == 1, told.stdout + told.stderr
-    assert any(row.startswith(broken) and row.endswith("BROKEN") for row in told.stdout.splitlines()), told.stdout
+    assert any(row.startswith(broken) and row.endswith("BROKEN") for row in told.stdout.splitlines()), (
+        told.stdout
+    )

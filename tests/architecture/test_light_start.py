@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 HEAVY = (
-    "bitsandbytes", "datasets", "gguf", "lightning", "mlflow", "numpy", "omegaconf", "pandas", "peft", "plotly", "pyarrow",
-    "safetensors", "sklearn", "tokenizers", "torch", "torchmetrics", "transformers",
+    "bitsandbytes", "datasets", "gguf", "lightning", "mlflow", "numpy", "omegaconf", "pandas", "peft",
+    "plotly", "pyarrow", "safetensors", "sklearn", "tokenizers", "torch", "torchmetrics", "transformers",
 )  # fmt: skip
 
 PROBE = """

@@ -14,15 +14,17 @@ from tests.architecture.conftest import ROOT, modules
 
 CORE = ("llmfw/core", "llmfw/callbacks", "llmfw/verbs")
 PAPERS = (
-    "agentrefine", "automathcritique", "critique_loop", "eps_moe", "firp", "gsi", "ld_dpo", "ltri_llm", "ltri", "mplsandbox",
-    "pcformer", "prefixkv", "remamba", "rft", "s3c_math", "s3c", "xcoder",
+    "agentrefine", "automathcritique", "critique_loop", "eps_moe", "firp", "gsi", "ld_dpo", "ltri_llm",
+    "ltri", "mplsandbox", "pcformer", "prefixkv", "remamba", "rft", "s3c_math", "s3c", "xcoder",
 )  # fmt: skip
 ENGLISH = {"fire", "frames"}
 """Papers whose names are words: forbidden only where a string consists of nothing else."""
 
 
 def words_of(text: str) -> str:
-    """Words of an identifier or text, lower case, joined by single blanks: ``LdDpo`` and ``ld-dpo`` become ``ld dpo``."""
+    """Words of an identifier or text, lower case, joined by single blanks: ``LdDpo`` and ``ld-dpo`` become
+    ``ld dpo``.
+    """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
     return " ".join(re.findall(r"[a-z0-9]+", spaced.lower()))
 
@@ -35,9 +37,7 @@ def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield line, node.id
         elif isinstance(node, ast.Attribute):
             yield line, node.attr
-        elif isinstance(node, ast.arg):
-            yield line, node.arg
-        elif isinstance(node, ast.keyword) and node.arg:
+        elif isinstance(node, ast.arg) or (isinstance(node, ast.keyword) and node.arg):
             yield line, node.arg
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield line, node.name
@@ -91,7 +91,14 @@ def test_configs_of_the_core_name_no_plugin():
 
 @pytest.mark.parametrize(
     "source",
-    ["if name == 'ld_dpo': pass", "ld_dpo_alpha = 1", "class PrefixKVCache: pass", "x = f'see the gsi sampler'", "import firp", "stage = 'frames'"],
+    [
+        "if name == 'ld_dpo': pass",
+        "ld_dpo_alpha = 1",
+        "class PrefixKVCache: pass",
+        "x = f'see the gsi sampler'",
+        "import firp",
+        "stage = 'frames'",
+    ],
 )
 def test_the_search_finds_names_in_identifiers_and_texts(source: str):
     assert named(source, forbidden())

@@ -96,7 +96,7 @@ def test_a_plan_asks_every_hook_once_and_nothing_else(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with installed(tmp_path):
         llmfw.plan(*SETTINGS, plugins=["everywhere"])
-        assert sys.modules["toy_everywhere.plugin"].TRACE == PLAN.splitlines()
+        assert PLAN.splitlines() == sys.modules["toy_everywhere.plugin"].TRACE
 
 
 def test_the_golden_order_of_a_run(trace):

@@ -25,7 +25,6 @@ from llmfw import (
     hookimpl,
 )
 
-
 TRACE: list[str] = []
 
 
@@ -80,7 +79,11 @@ class Toy(Plugin):
 
             def rows(self, split):
                 note(f"rows of {split}")
-                return [{"prompt": f"{n}+1=", "completion": str(n + 1)} for n in range(8)] if split == "train" else None
+                return (
+                    [{"prompt": f"{n}+1=", "completion": str(n + 1)} for n in range(8)]
+                    if split == "train"
+                    else None
+                )
 
         return Sums()
 
@@ -88,7 +91,8 @@ class Toy(Plugin):
     def llmfw_dataset_transforms(self, run, tokenizer):
         stages = ("rows", "tokens", "units")
         same = [
-            DatasetTransform(name=stage, stage=stage, apply=said(f"transform {stage}", lambda items: items)) for stage in stages
+            DatasetTransform(name=stage, stage=stage, apply=said(f"transform {stage}", lambda items: items))
+            for stage in stages
         ]
         order = said("transform order", lambda items, epoch: range(len(items)))
         return [*same, DatasetTransform(name="order", stage="order", apply=order)]
@@ -131,7 +135,11 @@ class Toy(Plugin):
             return LossOutput(total=-policy.logps(batch).sum())
 
         return Loss(
-            name="nll", call=call, batch_kind="text", unit="tokens", calibrate=said("calibrate", lambda policy, batches: None)
+            name="nll",
+            call=call,
+            batch_kind="text",
+            unit="tokens",
+            calibrate=said("calibrate", lambda policy, batches: None),
         )
 
     @hook

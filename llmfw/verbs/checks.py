@@ -51,7 +51,7 @@ def compromised() -> Iterator[Finding]:
         if found in versions:
             yield Finding(
                 "fail", name,
-                f"{found} is a forged release that steals credentials when it's imported (GHSA-w37p-236h-pfx3)",
+                f"{found} is forged: it steals credentials when it's imported (GHSA-w37p-236h-pfx3)",
                 "pip uninstall -y lightning pytorch-lightning && pip install 'lightning>=2.6.4'; "
                 "if it was ever imported, replace every password and token that this machine knew",
             )  # fmt: skip
@@ -302,7 +302,7 @@ def plugins() -> Iterator[Finding]:
         if not card.api[0] <= API_VERSION <= card.api[1]:
             yield Finding(
                 "warn", f"plugin {card.name}",
-                f"{card.origin} was written for contract {card.api[0]} to {card.api[1]}, this is {API_VERSION}",
+                f"{card.origin} was written for hooks {card.api[0]} to {card.api[1]}, this is {API_VERSION}",
                 f"pip install --upgrade {card.distribution}",
             )  # fmt: skip
         for verb in card.commands:

@@ -68,7 +68,7 @@ def _print(result: FitResult) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    console = Console(soft_wrap=True)
     console.print(summary(result))
     if result.stopped_by:
         console.print(Text(f"training stopped after {result.steps} steps: {result.stopped_by}"))
@@ -79,7 +79,7 @@ def _print(result: FitResult) -> None:
     console.print("next:")
     for line in (
         f"llmfw chat model={result.dir}",
-        f'llmfw generate model={result.dir} "Why is the sum of two odd numbers even?"',
+        f'llmfw generate "Is 91 a prime number?" model={result.dir}',
         "llmfw compare",
         "llmfw ui",
     ):
@@ -87,18 +87,18 @@ def _print(result: FitResult) -> None:
 
 
 def summary(result: FitResult) -> Table:
-    """Training first and last, held-out values with their 95% intervals, evaluations before and after."""
+    """Training (first and last step), held-out values with 95% intervals, evaluations before and after."""
     from rich.table import Table
 
     table = Table(title=f"{result.name}: {result.steps} steps", title_justify="left", show_edge=False)
-    table.add_column("")
-    for name in ("before / first step", "after / last step", "95% interval", "n"):
-        table.add_column(name, justify="right")
+    table.add_column("", no_wrap=True)
+    for name in ("before", "after", "95% interval", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
     held_out = dict(result.validation)
     bounded = [name for name in held_out if f"{name}/low" in held_out]
     for name in dict.fromkeys(["loss", *bounded]):
         if name in result.last:
-            table.add_row(f"training {name}", number(result.first[name]), number(result.last[name]), "", "")
+            table.add_row(f"training {name}", number(result.first[name]), number(result.last[name]))
     for name in dict.fromkeys(["loss", *bounded]):
         if name in held_out:
             table.add_row(f"held-out {name}", "", number(held_out[name]), *_interval(held_out, name))

@@ -86,7 +86,8 @@ def changed(plan: Plan) -> dict[str, Any]:
 
 def describe(record: Any) -> str:
     """A record in a few words: its name, and what matters beside it."""
-    name = getattr(record, "name", None) or type(record).__name__
+    name = getattr(record, "name", None)
+    name = name() if callable(name) else name or type(record).__name__
     parts = [
         f"{word} {getattr(record, key)}"
         for key, word in (

@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/ from the code: hooks.md, configuration.md, errors.md.
+"""Write what is generated of the docs: hooks.md, configuration.md, errors.md, and the verbs of the README.
 
 Usage: python scripts/write_docs.py [--check]
 """
@@ -265,18 +265,41 @@ def errors_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"hooks.md": hooks_page, "configuration.md": configuration_page, "errors.md": errors_page}
+# README.md
+
+
+def readme() -> str:
+    """The README with its table of verbs."""
+    from llmfw.cli import VERBS
+
+    rows = "\n".join(
+        f"| {title.lower()} | `llmfw {verb}` | {table_text(text)} |"
+        for title, verbs in VERBS.items()
+        for verb, text in verbs.items()
+    )
+    start, end = "<!-- verbs -->\n", "<!-- /verbs -->"
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    head, rest = text.split(start)
+    return f"{head}{start}| | verb | |\n|---|---|---|\n{rows}\n{end}{rest.split(end)[1]}"
+
+
+PAGES = {
+    DOCS / "hooks.md": hooks_page,
+    DOCS / "configuration.md": configuration_page,
+    DOCS / "errors.md": errors_page,
+    ROOT / "README.md": readme,
+}
 
 
 def main() -> None:
     """Write the pages, or with --check say which are out of date."""
     old = []
-    for name, page in PAGES.items():
-        path, text = DOCS / name, page()
+    for path, page in PAGES.items():
+        text = page()
         if "--check" not in sys.argv[1:]:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            old.append(name)
+            old.append(path.name)
     if old:
         sys.exit(f"error[DOCS] {', '.join(old)} out of date; run: {COMMAND}")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmfw.core.errors import LlmfwError, UsageError
-from llmfw.verbs.opening import check_out, open_model, whole_file
+from llmfw.verbs.opening import check_out, open_model, tell, whole_file
 from llmfw.verbs.options import run_options
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def converse(conversation: Conversation, typed: Iterator[str]) -> None:
                 if not _obey(conversation, text):
                     return
                 continue
-            conversation.answer(text, show=_write, note=_note)
+            conversation.answer(text, show=tell, note=_note)
             click.echo()
         except LlmfwError as error:
             click.echo(str(error), err=True)
@@ -207,9 +207,3 @@ def _obey(conversation: Conversation, text: str) -> bool:
 
 def _note(text: str) -> None:
     click.echo(f"({text})", err=True)
-
-
-def _write(text: str) -> None:
-    if text:
-        click.echo(text, nl=False)
-        sys.stdout.flush()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmfw.core.errors import DataError, UsageError
-from llmfw.verbs.opening import check_out, open_model, split_words, whole_file
+from llmfw.verbs.opening import check_out, open_model, split_words, tell, whole_file
 from llmfw.verbs.options import run_options
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def command(
     streams = len(prompts) == 1 and samples == 1 and not as_json and out is None
     start = time.monotonic()
     answered = answer(
-        opened.policy, prompts, prefix=prefix, samples=samples, logps=logps, show=_write if streams else None
+        opened.policy, prompts, prefix=prefix, samples=samples, logps=logps, show=tell if streams else None
     )
     seconds = time.monotonic() - start
     if out is not None:
@@ -108,7 +108,7 @@ def command(
         click.echo()
     else:
         for one in answered:
-            click.echo(_as_text(one))
+            tell(f"{_as_text(one)}\n")
     tokens = sum(len(one.ids) for each in answered for one in each.answers)
     cut = sum(one.finish == "length" for each in answered for one in each.answers)
     note = f"{tokens} tokens, {tokens / max(seconds, 1e-9):.1f} a second"
@@ -220,9 +220,3 @@ def _prompts_of_file(file: Path) -> list[Prompt]:
 def _as_text(one: Answered) -> str:
     prompt = one.prompt if isinstance(one.prompt, str) else json.dumps(one.prompt, ensure_ascii=False)
     return "\n".join([f"> {prompt}", *(answer.text for answer in one.answers), ""])
-
-
-def _write(text: str) -> None:
-    if text:
-        click.echo(text, nl=False)
-        sys.stdout.flush()

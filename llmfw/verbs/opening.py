@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+import click
 
 from llmfw.core.errors import ResourceError, UsageError
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from llmfw.core.assemble import Verb
     from llmfw.core.open import Opened
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""C0 and C1 but for tab and newline."""
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
 
@@ -83,6 +88,19 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise _unwritable(path, error) from error
         raise
+
+
+def tell(text: str) -> None:
+    """Writes a part of an answer to standard output at once.
+
+    In a terminal control characters become a sign: what a model says must not move the cursor, change the
+    title or press keys.
+    """
+    if text and sys.stdout.isatty():
+        text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    if text:
+        click.echo(text, nl=False)
+        sys.stdout.flush()
 
 
 def _unwritable(path: Path, error: OSError) -> ResourceError:

@@ -71,8 +71,8 @@ class Predicted:
     type=click.Choice(["completion", "logprob", "score"]),
     default="completion",
     show_default=True,
-    help="completion: an answer to the row's prompt. logprob: log-probability of the row's own answer in nats "
-    "(sum, mean a token, tokens). score: of a pair, those of chosen and rejected and their difference (margin).",
+    help="completion: an answer to the prompt. logprob: log-probability of the row's own answer in nats "
+    "(sum, mean a token, tokens). score: of a pair, chosen, rejected and their difference (margin).",
 )
 def command(data_file: Path, out: Path, what: What, **layers: Any) -> None:
     """Answer or score every row of a file: llmfw predict model=runs/... --data in.jsonl --out out.jsonl
@@ -292,7 +292,8 @@ def _progress(windows: Iterator[list[Line]], total: int) -> Iterator[list[Line]]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
         for window in windows:
             bar.advance(task, len(window))

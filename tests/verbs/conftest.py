@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from llmfw.core.generation import GeneratingPolicy, Sampling
-from llmfw.core.models import LocalPolicy
-from tests.core.generation.conftest import byte_tokenizer, tiny_llama
+if TYPE_CHECKING:
+    from llmfw.core.generation import GeneratingPolicy
 
 
 @pytest.fixture
 def policy() -> GeneratingPolicy:
-    return GeneratingPolicy(
-        LocalPolicy(tiny_llama()),
-        byte_tokenizer(),
-        Sampling(max_new_tokens=8, stop_ids=(257, 259)),
-        batch_size=2,
-    )
+    from llmfw.core.generation import GeneratingPolicy, Sampling
+    from llmfw.core.models import LocalPolicy
+    from tests.core.generation.conftest import byte_tokenizer, tiny_llama
+
+    sampling = Sampling(max_new_tokens=8, stop_ids=(257, 259))
+    return GeneratingPolicy(LocalPolicy(tiny_llama()), byte_tokenizer(), sampling, batch_size=2)

@@ -26,7 +26,7 @@ from llmfw.core.errors import CheckpointError, DataError
 from llmfw.core.failpoints import failpoint
 from llmfw.core.finite import StepFacts, refuse_nonfinite
 from llmfw.core.optim import build_optimizer, named_groups, schedule, set_lr
-from llmfw.core.ranks import Names, Polls, gather_rows, gradient_norm, total
+from llmfw.core.ranks import Names, Polls, gather_rows, gradient_norm, local_state, take_local_state, total
 from llmfw.core.records import NamedMetric, Policy
 from llmfw.core.training import Steps, Training
 from llmfw.core.validation import Sums, auxiliary_of, means, units_of
@@ -71,6 +71,8 @@ class TrainModule(LightningModule):
         """Why training ended before ``max_steps``: early_stopping, max_time, SIGTERM or SIGINT."""
         self.latest_validation: tuple[int, Mapping[str, float]] | None = None
         """Step and values of the last validation; names carry the prefix ``validation/``."""
+        self.local_names: tuple[str, ...] = ()
+        """Names of parameters that differ between processes."""
         self._names = Names(training.loss.name)
         self._step: _Step | None = None
         self._resumed = False
@@ -93,8 +95,9 @@ class TrainModule(LightningModule):
             if job.reference is not None:
                 hold("reference", job.reference(built))
         if job.rank_local is not None:
+            self.local_names = tuple(job.rank_local(built))
             # read by DistributedDataParallel when it wraps this module
-            self._ddp_params_and_buffers_to_ignore = list(job.rank_local(built))
+            self._ddp_params_and_buffers_to_ignore = list(self.local_names)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the model's parameter groups."""
@@ -195,7 +198,10 @@ class TrainModule(LightningModule):
         assert step is not None
         parameters = {n: p for n, p in self.named_parameters() if p.requires_grad and p.grad is not None}
         grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
-        norm = gradient_norm(grads, getattr(self, "_ddp_params_and_buffers_to_ignore", ()))
+        for name in self.local_names:  # DDP averages the others
+            if name in grads:
+                grads[name].div_(self.trainer.world_size)
+        norm = gradient_norm(grads, self.local_names)
         names = self._names.agreed(step.sums.names)
         facts = [norm, torch.stack(step.tokens).sum(), *step.totals, *step.sums.flat(names)]
         row = torch.stack([value.to(norm.device, torch.float64) for value in facts])
@@ -274,8 +280,8 @@ class TrainModule(LightningModule):
     def kept_names(self) -> list[str]:
         """Names of the state that a checkpoint's dictionary holds: trained parameters (tied ones once; none
         where ``Training.save`` writes them) and persistent buffers."""
-        apart = self.job.save is not None
-        trained = [n for n, p in self.named_parameters() if p.requires_grad and not apart]
+        apart, local = self.job.save is not None, set(self.local_names)
+        trained = [n for n, p in self.named_parameters() if n in local or (p.requires_grad and not apart)]
         persistent = set(self.state_dict())
         return trained + [name for name, _ in self.named_buffers() if name in persistent]
 
@@ -283,6 +289,8 @@ class TrainModule(LightningModule):
         """Keep what is trained; the frozen base is on disk already."""
         job, state = self.job, checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in self.kept_names()}
+        if self.local_names:
+            checkpoint["ranks"] = local_state(checkpoint, self.local_names)
         checkpoint["llmfw"] = {"tokens_seen": self.tokens_seen}
         write = None if job.save is None else partial(job.save, self.built)
         size = sum(p.nbytes for p in self.parameters() if p.requires_grad) if write else 0
@@ -294,9 +302,10 @@ class TrainModule(LightningModule):
         Raises:
             CheckpointError: CHECKPOINT-WEIGHTS, naming the first difference.
         """
-        refuse_difference(
-            checkpoint["state_dict"], self.state_dict(), self.kept_names(), checkpoint.get(FOLDER)
-        )
+        if self.local_names:
+            take_local_state(checkpoint, self.local_names, self.trainer.global_rank)
+        folder = checkpoint.get(FOLDER)
+        refuse_difference(checkpoint["state_dict"], self.state_dict(), self.kept_names(), folder)
         if self.job.load is not None:
             self.job.load(self.built, Path(checkpoint[FOLDER]))
         self.tokens_seen = int(checkpoint["llmfw"]["tokens_seen"])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from llmfw.core.errors import PluginError
+from llmfw.core.errors import CheckpointError, PluginError
 
 
 def world() -> int:
@@ -117,3 +117,43 @@ def gradient_norm(grads: Mapping[str, Tensor], rank_local: Sequence[str]) -> Ten
     squares = local.square()
     distributed.all_reduce(squares)
     return (shared.square() + squares).sqrt()
+
+
+def local_state(checkpoint: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """What each rank's own parameters hold, in the order of ranks: weights and optimizer state by name. Every
+    rank calls this with its own checkpoint dictionary."""
+    own: dict[str, Any] = {}
+    for name in names:
+        index, state = _optimizer_entry(checkpoint, name)
+        weight = checkpoint["state_dict"][name].detach().cpu().clone()
+        own[name] = {"weight": weight, "optimizer": {k: v.cpu() for k, v in state.get(index, {}).items()}}
+    return gather_objects(own)
+
+
+def take_local_state(checkpoint: Mapping[str, Any], names: Sequence[str], rank: int) -> None:
+    """Put a rank's own parameters back into a checkpoint dictionary that rank 0 wrote.
+
+    Raises:
+        CheckpointError: CHECKPOINT-RANKS, where another number of processes wrote it, or other names are
+        local.
+    """
+    saved = checkpoint.get("ranks", [])
+    if len(saved) != world() or any(set(own) != set(names) for own in saved):
+        raise CheckpointError(
+            "CHECKPOINT-RANKS",
+            f"parameters that each process owns alone were saved by {len(saved)} processes, this run has {world()}",
+            mend=f"resume with trainer.devices={len(saved)} and the same plugins",
+        )
+    for name, own in saved[rank].items():
+        index, state = _optimizer_entry(checkpoint, name)
+        checkpoint["state_dict"][name] = own["weight"]
+        state[index] = own["optimizer"]
+
+
+def _optimizer_entry(checkpoint: Mapping[str, Any], name: str) -> tuple[int | None, dict[Any, Any]]:
+    """The optimizer's index of a parameter (None where it isn't trained), and the optimizer's state."""
+    (optimizer,) = checkpoint["optimizer_states"]
+    index = {
+        n: i for group in optimizer["param_groups"] for n, i in zip(group["param_names"], group["params"])
+    }
+    return index.get(name), optimizer["state"]

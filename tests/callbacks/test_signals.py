@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +47,17 @@ def test_a_stop_signal_finishes_the_step_saves_and_names_the_checkpoint(
     tmp_path: Path, number: int, code: int, around: bool
 ) -> None:
     recorder = Recorder()
-    pieces = [recorder, Kick(number), CheckpointCallback(tmp_path, every=0)]
-    with pytest.raises(Interrupted) as caught:
-        if around:
-            with SignalWatch() as watch:
-                fit(tmp_path, *pieces, Signals(watch), accumulate=3, dropout=0.3)
-        else:
-            fit(tmp_path, *pieces, Signals(), accumulate=3, dropout=0.3)
+    watch = SignalWatch() if around else None
+    pieces = [recorder, Kick(number), CheckpointCallback(tmp_path, every=0), Signals(watch)]
+    with pytest.raises(Interrupted) as caught, watch or nullcontext():
+        fit(tmp_path, *pieces, accumulate=3, dropout=0.3)
     assert (
         caught.value.exit_code == code
         and "step-00000003" in str(caught.value)
         and "--resume" in str(caught.value)
     )
     assert [report["step"] for report in recorder.reports] == [1, 2, 3]
-    rest, last_steps = fit(tmp_path, resume=newest_verified(tmp_path), accumulate=3, dropout=0.3)
+    _, last_steps = fit(tmp_path, resume=newest_verified(tmp_path), accumulate=3, dropout=0.3)
     _, all_steps = fit(tmp_path / "whole", accumulate=3, dropout=0.3)
     assert last_steps.losses == all_steps.losses[3:]
 
@@ -98,10 +96,13 @@ def test_a_closed_terminal_does_not_end_the_run(tmp_path: Path) -> None:
 
 
 def test_a_stop_signal_outside_training_raises_where_the_program_stands() -> None:
-    with pytest.raises(Interrupted) as caught, SignalWatch():
+    def kicked() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
         raise AssertionError("the signal must have come")
+
+    with pytest.raises(Interrupted) as caught, SignalWatch():
+        kicked()
     assert caught.value.exit_code == 143
 
 
@@ -116,8 +117,9 @@ def test_a_stop_signal_ends_a_long_validation_and_the_resumed_run_makes_up_for_i
         measured.append(module.trainer.global_step)
         return {"loss": 1.0}
 
-    with pytest.raises(Interrupted, match="step-00000004"), SignalWatch() as watch:
-        validation = Validation(lambda module: measure(module, True), every=2, watch=watch)
+    watch = SignalWatch()
+    validation = Validation(lambda module: measure(module, True), every=2, watch=watch)
+    with pytest.raises(Interrupted, match="step-00000004"), watch:
         fit(tmp_path, validation, Signals(watch), CheckpointCallback(tmp_path, every=0))
     assert measured == [2]
     again = Validation(lambda module: measure(module, False), every=2)

@@ -11,9 +11,18 @@ import lightning.pytorch as L
 import pytest
 from lightning.pytorch.loggers.logger import Logger
 
-from llmfw.callbacks import MaxTime, Progress, Samples, Throughput
-from llmfw.callbacks import max_time as max_time_module
-from llmfw.callbacks import throughput as throughput_module
+from llmfw.callbacks import (
+    MaxTime,
+    Progress,
+    Samples,
+    Throughput,
+)
+from llmfw.callbacks import (
+    max_time as max_time_module,
+)
+from llmfw.callbacks import (
+    throughput as throughput_module,
+)
 from llmfw.callbacks.progress import describe
 from llmfw.callbacks.samples import print_samples, printable
 from llmfw.core.checkpoint import CheckpointCallback

@@ -28,7 +28,9 @@ from llmfw.core.checkpoint import (
     step_folder,
     verify,
 )
-from llmfw.core.checkpoint import io as io_module
+from llmfw.core.checkpoint import (
+    io as io_module,
+)
 from llmfw.core.checkpoint.durable import sweep
 from llmfw.core.checkpoint.io import FILES, FOLDER, Files
 from llmfw.core.checkpoint.manifest import prune

@@ -1,4 +1,5 @@
-"""What every test relies on: no hub, no telemetry, one thread a worker, and a browser where one is asked for."""
+"""What every test relies on: no hub, no telemetry, one thread a worker, and a browser where one is asked for.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
 
 @pytest.fixture(scope="session")
 def chromium() -> Path:
-    """A browser for tests marked ``browser``. Where CI has none that is a failure, elsewhere a skip that says so."""
+    """A browser for tests marked ``browser``. Where CI has none that is a failure, elsewhere a skip that says
+    so.
+    """
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         reason = "no chromium here; scripts/test.sh installs one where it may"

@@ -112,7 +112,7 @@ def test_a_decoder_that_rewrites_the_cache_refuses_a_plugins_cache():
             return CacheFactory(name="small", build=lambda config: None)
 
     assert _plan(("tree", Tree(None))).one("llmfw_decoder").name == "tree"
-    with pytest.raises(ConflictError, match=r"'tree' can't be right with custom_cache.*cache of small"):
+    with pytest.raises(ConflictError, match="'tree' can't be right with the key-value cache of small"):
         _plan(("tree", Tree(None)), ("small", Small(None)))
 
 

@@ -65,7 +65,9 @@ def test_a_rewind_drops_later_steps_and_the_steps_that_follow_count_once(path: P
     """
     with Journal(path) as journal:
         for step in range(1, 7):
-            journal.metrics(step, {"loss": step * 1.0, "seldom": step * 1.0} if step == 6 else {"loss": step * 1.0})
+            journal.metrics(
+                step, {"loss": step * 1.0, "seldom": step * 1.0} if step == 6 else {"loss": step * 1.0}
+            )
         journal.event("batch", step=5, ids=["old"])
     with Journal(path) as journal:
         journal.rewind(3)
@@ -87,7 +89,9 @@ def test_a_value_written_twice_for_one_step_counts_as_the_later_one(path: Path) 
 
 
 @pytest.mark.parametrize("torn", [b'{"t":"metrics","step":2,"val', b"{", b"\xff\xfe", b'{"t":"x"}'])
-def test_a_torn_last_line_is_left_out_by_readers_and_cut_off_by_the_next_writer(path: Path, torn: bytes) -> None:
+def test_a_torn_last_line_is_left_out_by_readers_and_cut_off_by_the_next_writer(
+    path: Path, torn: bytes
+) -> None:
     with Journal(path) as journal:
         journal.metrics(1, {"loss": 1.0})
     whole = path.read_bytes()
@@ -251,5 +255,5 @@ def test_an_event_cannot_pose_as_a_metric(path: Path) -> None:
 
 def test_names_that_no_json_expects_survive(path: Path) -> None:
     with Journal(path) as journal:
-        journal.metrics(1, {"Länge/ß \" \\ \n \u2028": 1.0})
-    assert read_journal(path).series == {"Länge/ß \" \\ \n \u2028": [(1, 1.0)]}
+        journal.metrics(1, {'Länge/ß " \\ \n \u2028': 1.0})
+    assert read_journal(path).series == {'Länge/ß " \\ \n \u2028': [(1, 1.0)]}

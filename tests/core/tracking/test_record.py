@@ -39,7 +39,9 @@ def runs(tmp_path: Path) -> Path:
 
 
 def start_victim(runs: Path) -> tuple[subprocess.Popen[str], Path]:
-    process = subprocess.Popen([sys.executable, "-c", OPEN_AND_WAIT, str(runs)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", OPEN_AND_WAIT, str(runs)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     return process, Path(process.stdout.readline().strip())
 
@@ -65,7 +67,9 @@ def test_runs_of_one_second_and_one_name_get_folders_of_their_own(runs: Path) ->
     assert len(folders) == 5
 
 
-@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "../../etc/passwd", "a/b", "", "  ", "é" * 300, "-rf"])
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>", "../../etc/passwd", "a/b", "", "  ", "é" * 300, "-rf"]
+)
 def test_a_name_never_leads_out_of_the_folder_and_is_kept_as_it_was(runs: Path, name: str) -> None:
     with open_run(name=name, runs=runs) as run:
         assert run.dir.parent == runs
@@ -90,7 +94,9 @@ def test_secrets_reach_no_file_of_the_run(runs: Path) -> None:
     assert json.loads((run.dir / "plan.json").read_text())["settings"]["seed"] == 1
 
 
-def test_environment_json_holds_versions_and_no_environment_variable(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_json_holds_versions_and_no_environment_variable(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SOME_PRIVATE_THING", "a-value-that-is-nowhere-else")
     with open_run(name="r", runs=runs) as run:
         pass
@@ -132,7 +138,9 @@ def test_the_working_tree_is_kept_as_a_capped_diff_without_secrets(
     assert json.loads((run.dir / "environment.json").read_text())["git"]["diff_cut"] is True
 
 
-def test_outside_git_a_run_is_described_without_it(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_git_a_run_is_described_without_it(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with open_run(name="r", runs=runs) as run:
@@ -199,7 +207,11 @@ def test_going_on_where_there_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_told_at_the_start_with_exit_code_2(locked_folder: Path) -> None:
-    for place in ({"folder": locked_folder}, {"folder": locked_folder / "new"}, {"runs": locked_folder / "runs"}):
+    for place in (
+        {"folder": locked_folder},
+        {"folder": locked_folder / "new"},
+        {"runs": locked_folder / "runs"},
+    ):
         with pytest.raises(UsageError) as caught:
             open_run(name="r", **place)
         assert caught.value.exit_code == 2
@@ -211,7 +223,13 @@ def test_listing_is_newest_first_and_skips_what_is_no_run(runs: Path) -> None:
     for name in names:
         with open_run(name=name, runs=runs):
             pass
-    for junk, text in (("a", ""), ("b", "[]"), ("c", '{"id": 3}'), ("d", "\x00"), ("e", '{"id":"x","name":"y","created":"z","status":"DONE"}')):
+    for junk, text in (
+        ("a", ""),
+        ("b", "[]"),
+        ("c", '{"id": 3}'),
+        ("d", "\x00"),
+        ("e", '{"id":"x","name":"y","created":"z","status":"DONE"}'),
+    ):
         (runs / junk).mkdir()
         (runs / junk / "run.json").write_text(text)
     assert [record.name for record in list_runs(runs)] == names[::-1]
@@ -223,7 +241,16 @@ def test_a_run_is_found_by_folder_name_id_and_their_beginnings(runs: Path) -> No
         pass
     update_record(run.dir, mlflow={"run_id": "feedbeef0123"})
     record = read_record(run.dir)
-    for name in (str(run.dir), run.dir.name, "alpha", "alp", record.id, record.id[:8], "feedbeef0123", "feedb"):
+    for name in (
+        str(run.dir),
+        run.dir.name,
+        "alpha",
+        "alp",
+        record.id,
+        record.id[:8],
+        "feedbeef0123",
+        "feedb",
+    ):
         assert find_run(name, runs).id == record.id
     with open_run(name="alpine", runs=runs):
         pass
@@ -236,7 +263,12 @@ def test_a_run_is_found_by_folder_name_id_and_their_beginnings(runs: Path) -> No
 
 def test_the_newest_unfinished_run_of_the_same_fingerprint_is_resumed(runs: Path) -> None:
     made = {}
-    for name, fingerprint, status in (("a", "f", "KILLED"), ("b", "f", "FAILED"), ("c", "f", "FINISHED"), ("d", "g", "KILLED")):
+    for name, fingerprint, status in (
+        ("a", "f", "KILLED"),
+        ("b", "f", "FAILED"),
+        ("c", "f", "FINISHED"),
+        ("d", "g", "KILLED"),
+    ):
         run = open_run(name=name, runs=runs, fingerprint=fingerprint)
         run.close(status)
         made[name] = run.dir

@@ -43,7 +43,10 @@ def test_a_key_that_only_sounds_like_one_keeps_its_value(key: str, value: object
 
 def test_nested_mappings_and_lists_are_searched() -> None:
     given = {"a": [{"password": "x"}, "https://me:pw@example.org/x"], "b": {"c": {"api_key": 123456}}}
-    assert redact(given) == {"a": [{"password": "***"}, "https://***@example.org/x"], "b": {"c": {"api_key": "***"}}}
+    assert redact(given) == {
+        "a": [{"password": "***"}, "https://***@example.org/x"],
+        "b": {"c": {"api_key": "***"}},
+    }
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,20 @@ def test_a_private_key_goes_also_where_its_end_was_cut_off() -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    "part", ["api_key", "a.", "a://b", "eyJ-", "eyJaaaaaaaa.", "-----BEGIN A", "bearer ", "hf_", "sk-a.", "secret=", "A"]
+    "part",
+    [
+        "api_key",
+        "a.",
+        "a://b",
+        "eyJ-",
+        "eyJaaaaaaaa.",
+        "-----BEGIN A",
+        "bearer ",
+        "hf_",
+        "sk-a.",
+        "secret=",
+        "A",
+    ],
 )
 def test_a_text_made_to_trip_the_patterns_is_searched_to_its_end(part: str) -> None:
     """200,000 characters each; a pattern that goes back and forth takes hours for one of them."""

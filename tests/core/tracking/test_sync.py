@@ -104,7 +104,10 @@ def train(journal: Journal, steps: range) -> float:
 
 
 def expected(steps: range) -> Stored:
-    return {"loss": [(step, 1 / step) for step in steps], "rewards/margins": [(step, step / 7) for step in steps]}
+    return {
+        "loss": [(step, 1 / step) for step in steps],
+        "rewards/margins": [(step, step / 7) for step in steps],
+    }
 
 
 def test_a_run_arrives_whole_with_params_tags_files_and_status(runs: Path, store: str) -> None:
@@ -158,7 +161,10 @@ def test_a_server_that_is_down_or_frozen_costs_nothing_and_a_later_sync_brings_e
     runs: Path, store: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = open_run(name="r", runs=runs, config={"seed": 1})
-    with frozen_server() if kind == "frozen" else _just(closed_port()) as uri, caplog.at_level(logging.WARNING, "llmfw"):
+    with (
+        frozen_server() if kind == "frozen" else _just(closed_port()) as uri,
+        caplog.at_level(logging.WARNING, "llmfw"),
+    ):
         sync = MlflowSync(run.dir, uri, interval=0.05)
         begun = time.monotonic()
         sync.start()
@@ -260,7 +266,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("how", ["idle", "created", "unacknowledged"])
-def test_a_killed_and_resumed_run_is_one_mlflow_run_with_every_step_once(runs: Path, store: str, how: str) -> None:
+def test_a_killed_and_resumed_run_is_one_mlflow_run_with_every_step_once(
+    runs: Path, store: str, how: str
+) -> None:
     """Killed after step 10 (or in the middle of telling MLflow), resumed from step 7, ended at step 15."""
     done = subprocess.run([sys.executable, "-c", KILLED_RUN, str(runs), store, how], check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
@@ -281,7 +289,9 @@ def test_a_killed_and_resumed_run_is_one_mlflow_run_with_every_step_once(runs: P
     assert "llmfw.superseded_values" not in found.data.tags
 
 
-def test_values_that_were_rewound_before_they_were_sent_are_sent_when_they_come_again(runs: Path, store: str) -> None:
+def test_values_that_were_rewound_before_they_were_sent_are_sent_when_they_come_again(
+    runs: Path, store: str
+) -> None:
     """Steps 11 and 12 never reach MLflow; the next process rewinds to 7 and dies at once; the third computes
     them again.
     """
@@ -299,7 +309,9 @@ def test_values_that_were_rewound_before_they_were_sent_are_sent_when_they_come_
     assert values(store, mlflow_runs(store)[0].info.run_id) == expected(range(1, 16))
 
 
-def test_a_resumed_run_that_computes_other_values_adds_no_second_point_and_says_so(runs: Path, store: str) -> None:
+def test_a_resumed_run_that_computes_other_values_adds_no_second_point_and_says_so(
+    runs: Path, store: str
+) -> None:
     run = open_run(name="r", runs=runs)
     sync = MlflowSync(run.dir, store, interval=0.05)
     sync.start()
@@ -352,7 +364,9 @@ def test_a_run_deleted_in_mlflow_is_made_anew_by_a_later_sync(runs: Path, store:
 
 
 def test_the_next_run_tells_mlflow_that_an_earlier_one_was_killed(runs: Path, store: str) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED_RUN, str(runs), store, "idle"], check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_RUN, str(runs), store, "idle"], check=False, timeout=120
+    )
     assert done.returncode == -signal.SIGKILL
     run = open_run(name="next", runs=runs)
     sync = MlflowSync(run.dir, store, interval=0.05)
@@ -395,7 +409,9 @@ def test_a_sync_to_a_server_that_is_down_is_one_line_with_exit_code_2(runs: Path
     assert caught.value.exit_code == 2
 
 
-def test_passwords_of_a_tracking_server_are_told_to_nobody(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_passwords_of_a_tracking_server_are_told_to_nobody(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     uri = closed_port().replace("//", "//me:the-password@")
     run = open_run(name="r", runs=runs)
     sync = MlflowSync(run.dir, uri, interval=0.05)
@@ -406,7 +422,9 @@ def test_passwords_of_a_tracking_server_are_told_to_nobody(runs: Path, caplog: p
     assert "the-password" not in "".join(path.read_text() for path in run.dir.iterdir() if path.is_file())
 
 
-def test_the_environment_variable_names_the_store(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_names_the_store(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
     run = open_run(name="r", runs=runs)
     sync = MlflowSync(run.dir, interval=0.05)
@@ -439,13 +457,17 @@ def test_two_processes_never_send_one_run_at_once(runs: Path, store: str) -> Non
 
 
 @pytest.mark.slow
-def test_a_server_frozen_in_the_middle_of_a_run_and_thawed_later_has_every_value_once(runs: Path, store: str) -> None:
+def test_a_server_frozen_in_the_middle_of_a_run_and_thawed_later_has_every_value_once(
+    runs: Path, store: str
+) -> None:
     """A real ``mlflow server``, stopped with SIGSTOP after the first values arrived."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     runs.mkdir()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--default-artifact-root", str(runs / "mlartifacts")]  # fmt: skip
-    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     uri = f"http://127.0.0.1:{port}"
     try:
         _until(lambda: _answers(port), seconds=120)
@@ -498,7 +520,9 @@ def test_what_is_rewound_before_it_was_sent_is_never_sent(tmp_path: Path) -> Non
         journal.metrics(4, {"loss": 4.5})
     feed = Feed(tmp_path)
     feed.read()
-    assert {(point.key, point.step): point.value for point in feed.batch(100) if point.step > 3} == {("loss", 4): 4.5}
+    assert {(point.key, point.step): point.value for point in feed.batch(100) if point.step > 3} == {
+        ("loss", 4): 4.5
+    }
     assert len(feed.batch(2)) == 2
 
 

@@ -5,46 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from llmfw.core.errors import ConflictError, LlmfwError, PluginError, ResourceError, UsageError
+from llmfw.verbs import ALIASES, CORE, VERBS
 
 if TYPE_CHECKING:
     from llmfw.core.discovery import Card
 
-VERBS: Mapping[str, Mapping[str, str]] = {
-    "Train": {
-        "fit": "Train a model: one run, from settings to a checkpoint (alias: train).",
-        "plan": "Print what a run would do, before any weight is read.",
-        "validate": "Held-out loss of a model, without training.",
-        "evaluate": "Held-out loss and every evaluation of the plugins that are on.",
-    },
-    "Use": {
-        "generate": "Answer prompts with a model, a run or a checkpoint.",
-        "chat": "Talk to a model in the terminal.",
-        "predict": "One line per input row: completion, log-prob or score.",
-    },
-    "Look": {
-        "compare": "Runs side by side: settings, metrics, curves.",
-        "config": "Print the settings that hold and where each came from; --keys lists all.",
-        "data": "Inspect rows, masks and lengths of training data.",
-        "plugins": "List the installed plugins, or show one.",
-        "ui": "Open MLflow's pages on this machine.",
-    },
-    "Set up": {
-        "init": "Write a commented llmfw.yaml and README for your own data.",
-        "doctor": "Check versions, hardware, folders and plugins; say how to mend what is wrong.",
-        "sync": "Send what MLflow missed of a run.",
-        "completion": "Print the script that completes llmfw's words in your shell.",
-    },
-}
-"""Every verb of the core with its line of help: a table, so that ``llmfw --help`` imports none of them."""
-ALIASES = {"train": "fit"}
-CORE = {name: text for group in VERBS.values() for name, text in group.items()}
 _debug = False
 
 
@@ -244,7 +216,11 @@ def run(arguments: Sequence[str]) -> int:
     if instruction := os.environ.get(_COMPLETE):
         from click.shell_completion import shell_complete
 
-        return shell_complete(cli, {}, "llmfw", _COMPLETE, instruction)
+        try:
+            return shell_complete(cli, {}, "llmfw", _COMPLETE, instruction)
+        except Exception as error:
+            _trace(error)  # a half-typed line must not be littered with messages
+            return 1
     try:
         with cli.make_context("llmfw", list(arguments) or ["--help"]) as context:
             cli.invoke(context)

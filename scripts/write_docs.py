@@ -270,7 +270,7 @@ def errors_page() -> str:
 
 def readme() -> str:
     """The README with its table of verbs."""
-    from llmfw.cli import VERBS
+    from llmfw.verbs import VERBS
 
     rows = "\n".join(
         f"| {title.lower()} | `llmfw {verb}` | {table_text(text)} |"

@@ -1,0 +1,35 @@
+"""The verbs of the command line, one module each. Listed here, so that ``llmfw --help`` imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+VERBS: Mapping[str, Mapping[str, str]] = {
+    "Train": {
+        "fit": "Train a model: one run, from settings to a checkpoint (alias: train).",
+        "plan": "Print what a run would do, before any weight is read.",
+        "validate": "Held-out loss of a model, without training.",
+        "evaluate": "Held-out loss and every evaluation of the plugins that are on.",
+    },
+    "Use": {
+        "generate": "Answer prompts with a model, a run or a checkpoint.",
+        "chat": "Talk to a model in the terminal.",
+        "predict": "One line per input row: completion, log-prob or score.",
+    },
+    "Look": {
+        "compare": "Runs side by side: settings, metrics, curves.",
+        "config": "Print the settings that hold and where each came from; --keys lists all.",
+        "data": "Inspect rows, masks and lengths of training data.",
+        "plugins": "List the installed plugins, or show one.",
+        "ui": "Open MLflow's pages on this machine.",
+    },
+    "Set up": {
+        "init": "Write a commented llmfw.yaml and README for your own data.",
+        "doctor": "Check versions, hardware, folders and plugins; say how to mend what is wrong.",
+        "sync": "Send what MLflow missed of a run.",
+        "completion": "Print the script that completes llmfw's words in your shell.",
+    },
+}
+"""Verbs of the core with their lines of help, by what one wants to do."""
+ALIASES = {"train": "fit"}
+CORE = {name: text for group in VERBS.values() for name, text in group.items()}

@@ -290,9 +290,9 @@ def _server(uri: str, shown: str, local: str) -> Finding:
 
 def plugins() -> Iterator[Finding]:
     """Installed plugins: cards that can be read, written for this contract, with verbs that are free."""
-    from llmfw.cli import ALIASES, CORE
     from llmfw.core.discovery import broken_cards, cards
     from llmfw.core.hookspecs import API_VERSION
+    from llmfw.verbs import ALIASES, CORE
 
     found = cards()
     for name, error in broken_cards().items():

@@ -65,7 +65,7 @@ def test_the_overlay_sets_what_a_run_of_minutes_needs() -> None:
         "champ-preferences",
         "lora",
     )
-    assert root.data.options == {"lengths": "balanced"} and root.data.too_long == "drop"
+    assert root.data.options["lengths"] == "balanced" and root.data.too_long == "drop"
     assert root.trainer.max_steps is not None
 
 

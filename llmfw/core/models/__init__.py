@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from llmfw.core.models.build import BuiltModel, build_model
     from llmfw.core.models.byte_tokenizer import byte_tokenizer
     from llmfw.core.models.configs import load_model_config
-    from llmfw.core.models.parameters import ModelFacts, model_facts, parameter_groups, trainable_parameters
+    from llmfw.core.models.parameters import (
+        ModelFacts,
+        model_facts,
+        parameter_groups,
+        rank_local_names,
+        source_facts,
+        trainable_parameters,
+    )
     from llmfw.core.models.policy import LocalPolicy, decoder_layers, decoder_of
     from llmfw.core.models.presets import preset, preset_names
     from llmfw.core.models.reference import FrozenPolicy, frozen_policy, reference_of
@@ -36,7 +43,14 @@ _HOME = {
     "build": ("BuiltModel", "build_model"),
     "byte_tokenizer": ("byte_tokenizer",),
     "configs": ("load_model_config",),
-    "parameters": ("ModelFacts", "model_facts", "parameter_groups", "trainable_parameters"),
+    "parameters": (
+        "ModelFacts",
+        "model_facts",
+        "parameter_groups",
+        "rank_local_names",
+        "source_facts",
+        "trainable_parameters",
+    ),
     "policy": ("LocalPolicy", "decoder_layers", "decoder_of"),
     "presets": ("preset", "preset_names"),
     "reference": ("FrozenPolicy", "frozen_policy", "reference_of"),
@@ -70,11 +84,13 @@ __all__ = [
     "preset",
     "preset_names",
     "private_rng",
+    "rank_local_names",
     "reference_key",
     "reference_of",
     "resolve_model",
     "save_weights",
     "seed_of",
+    "source_facts",
     "trainable_parameters",
     "weights_manifest",
 ]

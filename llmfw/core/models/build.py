@@ -13,6 +13,7 @@ from torch import nn
 from llmfw.core.errors import PluginError, UsageError
 from llmfw.core.models.adapters import add_lora, bare, is_adapted, is_adapter_parameter
 from llmfw.core.models.configs import base_model, load_model_config
+from llmfw.core.models.fetch import pinned
 from llmfw.core.models.rng import private_rng
 from llmfw.core.models.source import ModelSource, resolve_model
 from llmfw.core.models.surgery import Done, Named, Theatre, all_parameters, chosen, state_names, wake
@@ -124,6 +125,7 @@ def build_model(
 def _build(source: ModelSource, wish: _Wish) -> BuiltModel:
     if source.kind in ("adapter", "full"):
         return _continue(_restore(source, wish), source, wish)
+    source = pinned(source)
     theatre = Theatre(seed=wish.seed, seeds=wish.seeds, surgeries=wish.surgeries)
     config = load_model_config(source)
     base_config = config.to_dict()

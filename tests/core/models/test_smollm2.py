@@ -19,7 +19,6 @@ def model(tmp_path_factory) -> ModelConfig:
     """Kept in the machine's own cache: converted once per machine, not once per test."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.delenv("LLMFW_CACHE", raising=False)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     settings = ModelConfig(name="smollm2-135m")
     try:
         load_tokenizer(settings)

@@ -105,6 +105,7 @@ def test_a_runs_folder_means_its_final_weights_else_its_newest_sound_checkpoint(
     assert resolve_model(str(run)).folder == newer
     (newer / "adapter_model.safetensors").write_bytes(b"torn")
     assert resolve_model(str(run)).folder == older
+    assert resolve_model(str(run / "checkpoints")).folder == older
     save(run / "final", tiny)
     assert resolve_model(str(run)).folder == run / "final"
 
@@ -140,3 +141,16 @@ def test_an_adapter_of_plain_peft_is_loaded_over_its_base(tmp_path, tiny, batch)
     model.save_pretrained(tmp_path / "adapter")
     built = build_model(ModelConfig(name=str(tmp_path / "adapter")), train=False)
     assert torch.equal(LocalPolicy(built.module).logps(batch), LocalPolicy(model.eval()).logps(batch))
+
+
+def test_an_mlflow_run_id_leads_to_the_runs_folder(tmp_path, tiny, monkeypatch) -> None:
+    from llmfw.core.tracking.record import RunRecord, write_record
+
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    write_record(
+        RunRecord(dir=run, id="1", name="one", created="2026-01-01T00:00:00Z", mlflow={"run_id": "a" * 32})
+    )
+    save(run / "final", tiny)
+    assert resolve_model("a" * 32).folder == run / "final"

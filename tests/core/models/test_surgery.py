@@ -17,11 +17,12 @@ from llmfw.core.models import (
     build_model,
     load_weights,
     parameter_groups,
+    resolve_model,
     save_weights,
     weights_manifest,
 )
 from llmfw.core.models.adapters import bare
-from llmfw.core.models.parameters import model_facts, trainable_parameters
+from llmfw.core.models.parameters import model_facts, rank_local_names, source_facts, trainable_parameters
 from llmfw.core.records import Report, Surgery
 from llmfw.core.schema import AdapterConfig, ModelConfig
 
@@ -331,3 +332,40 @@ def test_facts_count_what_there_is(tiny) -> None:
     facts = model_facts(built)
     assert facts.parameters == 5104 + 928 + 16 and facts.adapter == 928 and facts.surgeries == 16
     assert facts.trainable == 928 + 16 and facts.base_hash == built.base_hash and facts.model_type == "llama"
+
+
+def test_facts_before_loading_equal_those_after(tiny, tmp_path) -> None:
+    build_model(tiny()).module.save_pretrained(tmp_path / "base")
+    model = ModelConfig(name=str(tmp_path / "base"))
+    before, after = source_facts(resolve_model(model), LORA), model_facts(build_model(model, LORA))
+    assert (before["parameters"], before["trainable"], before["weights"]) == (
+        after.parameters,
+        after.trainable,
+        after.base_hash,
+    )
+    assert source_facts(resolve_model(tiny()), NONE)["trainable"] == 5104
+    changed = source_facts(resolve_model(tiny(rope_theta=5.0)), NONE)["weights"]
+    assert changed.startswith("config:") and changed != source_facts(resolve_model(tiny()), NONE)["weights"]
+
+
+def test_rank_local_names_are_those_of_a_module_that_holds_the_model(tiny) -> None:
+    built = build_model(
+        tiny(), LORA, [("toy", surgery(rank_local=("*.gate.weight", "model.layers.1.mlp.up_proj.weight")))]
+    )
+    holder = nn.Module()
+    holder.model = built.module
+    names = rank_local_names(built)
+    assert len(names) == 2 and set(names) <= {name for name, _ in holder.named_parameters()}
+
+
+def test_a_new_surgery_over_a_saved_one_keeps_its_own_numbers(tiny, tmp_path) -> None:
+    """The saved folder knows ``gate`` only; ``norms`` wakes parameters of the base, which the folder
+    can't hold.
+    """
+    folder = write(build_model(tiny(), LORA, [("toy", surgery())], seed=7), tmp_path / "saved")
+    norms = surgery(
+        "norms", apply=lambda m, g: Report(changed=("n",)), trainable=("model.layers.*norm.weight",)
+    )
+    built = build_model(ModelConfig(name=str(folder)), LORA, [("toy", surgery()), ("new", norms)], seed=3)
+    assert len([name for name in built.own if "layernorm" in name]) == 4
+    assert len(weights_manifest(built)["surgeries"]) == 2

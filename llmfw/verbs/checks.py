@@ -93,6 +93,8 @@ def requirements() -> Iterator[Finding]:
             )
         elif found is None:
             yield Finding("fail", requirement.name, "isn't installed", f"pip install {plain}")
+        elif found in COMPROMISED.get(requirement.name, ()):
+            continue  # said already, and louder
         elif not requirement.specifier.contains(found, prereleases=True):
             what = f"{found} is installed, but {requirement.specifier} is needed"
             yield Finding("fail", requirement.name, what, f"pip install {plain}")

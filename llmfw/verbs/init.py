@@ -45,6 +45,7 @@ def command(folder: Path, data: Path | None, plugins: tuple[str, ...], model: st
     prompt+answer. Nothing that is there is overwritten.
     """
     from llmfw.core.config import load_config
+    from llmfw.core.errors import UsageError
     from llmfw.verbs.starter import config_text, readme_text
 
     readme = check_free(folder)
@@ -55,9 +56,11 @@ def command(folder: Path, data: Path | None, plugins: tuple[str, ...], model: st
     write_new(path, text)
     try:
         load_config(files=[path])
-    except Exception:
-        path.unlink()
-        raise
+    except UsageError as error:
+        if error.code != "CONFIG-MISSING":
+            path.unlink()
+            raise
+        click.echo(f"warning: {error}", err=True)
     write_new(readme, readme_text(facts))
     click.echo(f"{facts.rows} {facts.form} rows in {facts.file}, the longest about {facts.longest} tokens")
     for problem in facts.problems[:5]:

@@ -83,13 +83,14 @@ class ConfiguredData(DataModule):
         return self._preset.recipe() if self._preset else {}
 
     def located(self, split: str, bad: BadRows, counts: ReadCounts) -> Iterator[tuple[str, object]] | None:
+        held_out = held_out_file(self.config.validation) if split == "validation" else None
+        if held_out:
+            return located(data_files(held_out)[0], bad, counts)
         source = self.preset()
         if source is not None:
             return source.located(split, bad, counts)
         train, validation = data_files(self.config.name)
         if split == "validation":
-            held_out = held_out_file(self.config.validation)
-            validation = data_files(held_out)[0] if held_out else validation
             return located(validation, bad, counts) if validation else None
         return located(train, bad, counts)
 

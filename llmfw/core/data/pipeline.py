@@ -17,6 +17,7 @@ from llmfw.core.data.order import Order, stable_hash
 from llmfw.core.data.reader import BadRows, ReadCounts, check_rows
 from llmfw.core.data.report import DataReport, describe
 from llmfw.core.data.split import split_rows
+from llmfw.core.data.token_cache import cached
 from llmfw.core.errors import DataError, LlmfwError, PluginError
 from llmfw.core.records import DatasetTransform, Row, Transformed
 from llmfw.core.schema import Root
@@ -112,12 +113,15 @@ def _read(
 ) -> tuple[Form, dict[str, list[Row]]]:
     data = config.data
     share = held_out_share(data.validation)
+    kind = (
+        data.kind if isinstance(source, ConfiguredData) else source.kind
+    )  # the settings speak of data.name only
     places = source.located("train", bad, counts)
     if places is None:
         raise PluginError(
             "DATA-MODULE", f"{source.name()}.rows('train') returned None", mend="return the training rows"
         )
-    form, train = check_rows(islice(places, data.limit), bad, data.kind)
+    form, train = check_rows(islice(places, data.limit), bad, kind)
     counts.rows += len(train)
     if not train:
         left = f"; {bad.count} were skipped, the first: {bad.messages[0]}" if bad.count else ""
@@ -129,7 +133,7 @@ def _read(
         )
     held_out = source.located("validation", bad, counts)
     if held_out is not None:
-        other, validation = check_rows(held_out, bad, data.kind)
+        other, validation = check_rows(held_out, bad, kind)
         counts.rows += len(validation)
         if validation and other != form:
             raise DataError(
@@ -160,7 +164,28 @@ def _note_leaks(train: list[Row], validation: list[Row], report: DataReport) -> 
         )
 
 
+class _SomeRefused(Exception):
+    """Some rows were refused: there are examples, but nothing to keep for later."""
+
+
 def _encode(encoder: Encoder, form: Form, rows: Sequence[Row], bad: BadRows) -> list[Example]:
+    """The rows' examples, from the cache where they were tokenised before and none was refused."""
+    examples: list[Example] = []
+
+    def encode() -> list[Example]:
+        refused = bad.count
+        examples.extend(_encode_rows(encoder, form, rows, bad))
+        if bad.count > refused:
+            raise _SomeRefused
+        return examples
+
+    try:
+        return cached(encoder, form, rows, encode)
+    except _SomeRefused:
+        return examples
+
+
+def _encode_rows(encoder: Encoder, form: Form, rows: Sequence[Row], bad: BadRows) -> list[Example]:
     examples: list[Example] = []
     for row in rows:
         try:

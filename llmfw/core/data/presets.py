@@ -1,13 +1,34 @@
-"""Data sets that have a name: ``configs/data/NAME.yaml`` says what, a source here says how."""
+"""Data sets that have a name: ``configs/data/NAME.yaml`` says of what, a source here how they're made."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final
 
 from llmfw.core.data.module import DataModule
+from llmfw.core.errors import UsageError
 from llmfw.core.schema import DataConfig
+
+SOURCES: Final[dict[str, str]] = {
+    "champ-preferences": "llmfw.core.data.champ.rows:ChampPreferences",
+    "champ-problems": "llmfw.core.data.champ.rows:ChampProblems",
+}
+"""Preset -> class built with (data settings, tokenizer); it's imported when it's opened."""
 
 
 def open_preset(config: DataConfig, tokenizer: Any) -> DataModule | None:
     """The source of the preset that ``config.name`` names, or None where it names no preset."""
-    return None
+    target = SOURCES.get(config.name)
+    if target is None:
+        return None
+    if not config.package:
+        raise UsageError(
+            "PRESET",
+            "data.package is empty",
+            key="data.package",
+            mend="use the preset as it is: data=" + config.name,
+        )
+    module, _, name = target.partition(":")
+    source: Callable[[DataConfig, Any], DataModule] = getattr(import_module(module), name)
+    return source(config, tokenizer)

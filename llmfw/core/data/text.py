@@ -7,6 +7,8 @@ piece are given the whole text, and the mask is read off character offsets.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +86,9 @@ class TextTokenizer:
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, nothing added; control tokens in it are recognised."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        if not text:
+            return []
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def masked(self, text: str, responses: Sequence[Response]) -> tuple[list[int], list[bool]]:
         """Ids of ``text`` and whether each is trained.
@@ -131,7 +135,7 @@ class TextTokenizer:
                 mend="use a fast tokenizer (a folder with tokenizer.json)",
             )
         encoded: Mapping[str, Any] = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
         offsets = contiguous([(int(start), int(stop)) for start, stop in encoded["offset_mapping"]])
         flags = [
@@ -139,6 +143,19 @@ class TextTokenizer:
             for start, stop in offsets
         ]
         return list(encoded["input_ids"]), flags
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over all that decides ids and texts: vocabulary, merges, control tokens, template."""
+        if self.fast:
+            core = json.loads(self.tokenizer.backend_tokenizer.to_str())
+            core.update(truncation=None, padding=None)  # changed by calls, and never used here
+        else:
+            core = dict(sorted(self.tokenizer.get_vocab().items()))
+        parts = [type(self.tokenizer).__name__, core, self.specials, self.tokenizer.chat_template]
+        parts += [self.tokenizer.bos_token, self.tokenizer.eos_token, self.tokenizer.pad_token]
+        said = json.dumps(parts, sort_keys=True, default=str)
+        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, control tokens included."""

@@ -15,6 +15,7 @@ from llmfw.verbs.options import run_options
 if TYPE_CHECKING:
     from llmfw.core.records import Estimate
 
+_PARTS = ("/low", "/high", "/n")
 _WIDE = 60
 """Characters of a text in a printed table; --json has all of it."""
 
@@ -25,8 +26,8 @@ _WIDE = 60
 def command(as_json: bool, **layers: Any) -> None:
     """Measure a model without training: the held-out loss and the plugins' evaluations.
 
-    model= takes a preset, a hub id, a folder, a run's folder, a checkpoint or an MLflow run id; the plugins
-    that it needs are switched on. Data and loss are those of the settings.
+    model= takes a preset, a hub id, a folder, a run's folder, a checkpoint or an MLflow run id. Of a run,
+    data, plugins and their settings are the run's own unless --config or KEY=VALUE change them.
     """
     from llmfw.core.measure import flatten
     from llmfw.core.open import evaluate_policy
@@ -76,19 +77,20 @@ def print_metrics(title: str, metrics: Mapping[str, float | Estimate]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from llmfw.core.records import Estimate
+    from llmfw.core.measure import flatten
 
     if not metrics:
         return
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for column in ("metric", "value", "95% interval", "n"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    for name, value in metrics.items():
-        if isinstance(value, Estimate):
-            interval = f"{value.low:.6g} to {value.high:.6g}"
-            table.add_row(Text(name), f"{value.value:.6g}", interval, str(value.n))
-        else:
-            table.add_row(Text(name), f"{value:.6g}")
+    flat = flatten(metrics)
+    for name, value in flat.items():
+        if name.endswith(_PARTS) and name.rpartition("/")[0] in flat:
+            continue
+        low, high, n = (flat.get(name + part) for part in _PARTS)
+        interval = f"{low:.6g} to {high:.6g}" if low is not None and high is not None else ""
+        table.add_row(Text(name), f"{value:.6g}", interval, "" if n is None else f"{n:.0f}")
     Console().print(table)
 
 

@@ -60,11 +60,52 @@ def test_where_nothing_is_held_out_it_says_so(verb, settings, capsys):
 
 def test_an_estimate_is_printed_with_its_interval_and_number(capsys):
     print_metrics("t", {"accuracy": Estimate(value=0.5, low=0.25, high=0.75, n=12), "plain": 1.0})
-    out = capsys.readouterr().out
-    assert "0.25 to 0.75" in out and "12" in out and "plain" in out
+    estimated = capsys.readouterr().out
+    assert "0.25 to 0.75" in estimated and "12" in estimated and "plain" in estimated
+    flat = {"accuracy": 0.5, "accuracy/low": 0.25, "accuracy/high": 0.75, "accuracy/n": 12.0, "plain": 1.0}
+    print_metrics("t", flat)
+    assert capsys.readouterr().out == estimated
 
 
 def test_long_texts_of_a_table_are_cut_and_markup_in_them_is_plain_text(capsys):
     print_rows("t", [{"answer": "[red]x[/red] " + "y" * 200, "tokens": 3}])
     out = capsys.readouterr().out
     assert "[red]" in out and "…" in out and "y" * 100 not in out
+
+
+def test_a_runs_weights_are_measured_on_the_runs_own_data_with_its_plugins(
+    tmp_path: Path, monkeypatch, capsys
+):
+    """What fit printed of the held-out pairs is what evaluate finds again, from the run's folder alone."""
+    from llmfw.cli import run
+    from llmfw.core.tracking import read_journal
+
+    monkeypatch.chdir(tmp_path)
+    pairs = [{"prompt": f"{n}+1?", "chosen": f"the sum is {n}", "rejected": "no"} for n in range(6)]
+    (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in pairs))
+    trained = [
+        "--plugin",
+        "dpo",
+        "model=tiny-llama",
+        "data=pairs.jsonl",
+        "data.validation=0.34",
+        "dpo.beta=0.7",
+        "trainer.max_steps=2",
+        "optimizer.lr=0.01",
+        "tracking.mlflow=false",
+        "run.dir=runs/a",
+        "generation.max_new_tokens=4",
+    ]
+    assert run(["fit", *trained]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    wanted = read_journal(tmp_path / "runs/a/journal.jsonl").series["validation/loss"][-1][1]
+    for place in ("runs/a", "runs/a/final", "runs/a/checkpoints/step-00000002"):
+        assert run(["validate", "--json", f"model={place}"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["loss"] == pytest.approx(wanted, abs=1e-5)
+        assert "are those of run" in err
+    assert run(["validate", "--json", "model=runs/a", "dpo.beta=0.1"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] != pytest.approx(wanted, abs=1e-4)
+    assert (
+        run(["evaluate", "model=runs/a", "data.validation=null", "--no-plugin", "dpo"]) == 2
+    )  # pairs need a loss

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from llmfw.core.batch import Batch
 from llmfw.core.errors import PluginError
-from llmfw.core.generation.engine import Watch, generate
+from llmfw.core.generation.engine import generate
 from llmfw.core.generation.prompts import Prompt, encode_prompt
+from llmfw.core.generation.rows import Watch
 from llmfw.core.generation.sampling import Sampling
 from llmfw.core.records import CacheFactory, Completion, Decoder
 

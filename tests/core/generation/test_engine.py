@@ -180,6 +180,19 @@ def test_an_answer_never_outgrows_the_models_context(tokenizer):
     assert [(len(a.ids), a.finish) for a in answer] == [(5, "length"), (10, "length")]
 
 
+def test_a_row_at_the_end_of_the_context_does_not_disturb_a_short_one_beside_it(tokenizer):
+    """Learned positions end with the context: 4 of 64 are left to the first answer, the second has all 30."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3)
+    ).eval()
+    prompts = [[*range(60)], [*range(10)], [*range(20, 30)]]
+    answers = generate(model, tokenizer, prompts, Sampling(max_new_tokens=30))
+    assert [len(answer.ids) for answer in answers] == [4, 30, 30]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert list(answer.ids) == greedy_by_transformers(model, prompt, len(answer.ids))
+
+
 def test_a_prompt_that_fills_the_context_is_refused_by_number(tokenizer):
     with pytest.raises(UsageError, match="prompt 2 has 40 tokens, the model's context 40"):
         generate(tiny_llama(max_position_embeddings=40), tokenizer, [[1], [1] * 40], Sampling())

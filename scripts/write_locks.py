@@ -15,16 +15,15 @@ CONSTRAINTS = """\
 # build satisfy this pin.
 """
 LOCK = """\
-# The tested tree (package, extras test and docs) with hashes, on the CPU build of torch. Written by
-# scripts/lock.sh.
-#   pip install --require-hashes -r requirements.lock && pip install --no-deps -e .
-# torch's first hash is that of the CPU wheel for CPython 3.11 on x86-64 Linux; the others are the package
-# registry's wheels. Those on Linux are CUDA builds and need the packages of requirements-cuda.lock beside
-# them.
+# The tested tree (package, extras test and docs) with hashes, on the CPU build of torch that the tests use
+# (CPython 3.11, x86-64 Linux). Complete, hence --no-deps. Written by scripts/lock.sh.
+#   pip install --no-deps --require-hashes -r requirements.lock && pip install --no-deps -e .
 """
 CUDA = """\
-# What the CUDA build of torch needs on Linux, with hashes. Written by scripts/lock.sh.
-#   pip install --require-hashes -r requirements.lock -r requirements-cuda.lock && pip install --no-deps -e .
+# torch as the package registry has it (on Linux: for CUDA) and what it needs there, with hashes.
+# Written by scripts/lock.sh. Installed first, it takes the place of requirements.lock's torch:
+#   pip install --no-deps --require-hashes -r requirements-cuda.lock
+#   pip install --no-deps --require-hashes -r requirements.lock && pip install --no-deps -e .
 """
 
 
@@ -60,13 +59,12 @@ def main() -> None:
     for packages in (cpu, cuda, everything):
         if packages["torch"][0] != torch:
             sys.exit(f"torch resolved to {packages['torch'][0]}, not {torch}")
-    cpu["torch"] = (torch, cpu["torch"][1] + [h for h in cuda["torch"][1] if h not in cpu["torch"][1]])
-    extra = {name: value for name, value in cuda.items() if name not in cpu}
+    extra = {name: value for name, value in cuda.items() if name not in cpu or name == "torch"}
     clash = [name for name in cuda if name in cpu and cuda[name][0] != cpu[name][0]]
     if clash:
         sys.exit(f"the CPU and the CUDA tree disagree about {', '.join(clash)}")
     pins = {name: version for name, (version, _) in everything.items() if name != "torch"}
-    pins |= {name: version for name, (version, _) in extra.items()}
+    pins |= {name: version for name, (version, _) in extra.items() if name != "torch"}
     body = "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
     Path("constraints.txt").write_text(f"{CONSTRAINTS}torch=={torch}\n{body}")
     Path("requirements.lock").write_text(LOCK + locked(cpu))

@@ -54,7 +54,7 @@ class Head:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def logps(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """[N] log-probs of ``target`` [N] from ``hidden`` [N, D]; never more than one chunk's logits alive."""
+        """[N] log-probs of ``target`` [N] from ``hidden`` [N, D], with one chunk's logits alive at a time."""
         module = self.module
         if self.plain:
             assert isinstance(module, nn.Linear)
@@ -63,17 +63,14 @@ class Head:
             )
         size = getattr(module, "out_features", None) or _width(module)
         rows = chunk_rows(hidden.shape[0], size, buffers=3)
+        # at least one chunk, so that a batch that trains nothing still has a graph through the head
         parts = [
             checkpoint(
                 self._chunk, hidden[start : start + rows], target[start : start + rows], use_reentrant=False
             )
-            for start in range(0, hidden.shape[0], rows)
+            for start in range(0, max(1, hidden.shape[0]), rows)
         ]
-        return (
-            torch.cat(parts)
-            if parts
-            else hidden.new_zeros(0, dtype=torch.promote_types(hidden.dtype, torch.float32))
-        )
+        return torch.cat(parts)
 
     def _chunk(self, hidden: Tensor, target: Tensor) -> Tensor:
         return gather_logps(self.logits(hidden), target)

@@ -101,6 +101,10 @@ class LocalPolicy:
             raise NotImplementedError("this policy was built without generation")
         return self.generator(self, prompts, **sampling)
 
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """[len(texts), D] float32: the final norm's output averaged over the tokens of a raw text."""
+        return embed_texts(self, self.tokenizer, texts)
+
     def _inputs(self, batch: Batch, decoder: nn.Module) -> dict[str, Any]:
         """What the decoder is called with; names that its forward doesn't take are left out where that
         changes nothing.
@@ -206,3 +210,40 @@ def router_loss(model: Any, outputs: Any, batch: Batch) -> Tensor | None:
     mask = batch.attention_mask if batch.attention_mask.dim() == 2 else batch.attention_mask[:, 0].any(-1)
     loss: Tensor = formula(logits, experts, top_k, mask)
     return loss * float(getattr(config, "router_aux_loss_coef", 0.0))
+
+
+def embed_texts(policy: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """[len(texts), D] float32: the final norm's output averaged over the tokens of a raw text, without
+    gradient.
+    """
+    rows: list[Tensor] = []
+    was_training = [part for part in policy.module.modules() if part.training]
+    policy.module.eval()
+    device = next(policy.module.parameters()).device
+    try:
+        with torch.no_grad():
+            for text in texts:  # one by one: an embedding must not depend on its neighbours' padding
+                batch = _plain_batch(tokenizer(text)["input_ids"], device)
+                rows.append(policy.hidden_states(batch, -1)[0].float().mean(0))
+    finally:
+        for part in was_training:
+            part.training = True
+    return torch.stack(rows) if rows else torch.empty(0, 0)
+
+
+def _plain_batch(ids: Sequence[int], device: torch.device) -> Batch:
+    none = torch.empty(0, dtype=torch.long, device=device)
+    row = torch.tensor([list(ids)], dtype=torch.long, device=device)
+    return Batch(
+        kind="text",
+        input_ids=row,
+        attention_mask=torch.ones_like(row, dtype=torch.bool),
+        position_ids=torch.arange(row.shape[1], device=device)[None],
+        source=none,
+        target=none,
+        segment=none,
+        position=none,
+        length=torch.zeros(1, dtype=torch.long, device=device),
+        extra={"prompt_length": torch.tensor([row.shape[1]], device=device)},
+        sample_ids=("embed",),
+    )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from llmfw.core.batch import Batch
@@ -18,6 +17,7 @@ from llmfw.core.generation.engine import generate
 from llmfw.core.generation.prompts import Prompt, encode_prompt
 from llmfw.core.generation.rows import Watch
 from llmfw.core.generation.sampling import Sampling
+from llmfw.core.models.policy import embed_texts
 from llmfw.core.records import CacheFactory, Completion, Decoder
 
 
@@ -109,22 +109,7 @@ class GeneratingPolicy:
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """[len(texts), D] float32: the final norm's output averaged over the tokens of a raw text."""
-        rows: list[Tensor] = []
-        was_training = [part for part in self.module.modules() if part.training]
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                for (
-                    text
-                ) in texts:  # one by one: a text's embedding must not depend on its neighbours' padding
-                    batch = _plain_batch(
-                        self.tokenizer(text)["input_ids"], next(self.module.parameters()).device
-                    )
-                    rows.append(self.hidden_states(batch, -1)[0].float().mean(0))
-        finally:
-            for part in was_training:
-                part.training = True
-        return torch.stack(rows) if rows else torch.empty(0, 0)
+        return embed_texts(self, self.tokenizer, texts)
 
 
 def attach(
@@ -142,24 +127,6 @@ def attach(
     )
     policy.generator = lambda _, prompts, **settings: generating.generate(prompts, **settings)
     return generating
-
-
-def _plain_batch(ids: Sequence[int], device: torch.device) -> Batch:
-    none = torch.empty(0, dtype=torch.long, device=device)
-    row = torch.tensor([list(ids)], dtype=torch.long, device=device)
-    return Batch(
-        kind="text",
-        input_ids=row,
-        attention_mask=torch.ones_like(row, dtype=torch.bool),
-        position_ids=torch.arange(row.shape[1], device=device)[None],
-        source=none,
-        target=none,
-        segment=none,
-        position=none,
-        length=torch.zeros(1, dtype=torch.long, device=device),
-        extra={"prompt_length": torch.tensor([row.shape[1]], device=device)},
-        sample_ids=("embed",),
-    )
 
 
 class ScriptedPolicy:

@@ -14,7 +14,8 @@ def test_every_public_name_is_there() -> None:
 
 def test_names_can_be_resolved_without_torch() -> None:
     code = (
-        "import sys; from llmfw.core.models import resolve_model, preset_names; resolve_model('smollm2-135m'); preset_names();"
+        "import sys; from llmfw.core.models import resolve_model, preset_names;"
+        "resolve_model('smollm2-135m'); preset_names();"
         "print(sorted({'torch', 'transformers', 'peft', 'numpy'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -69,6 +71,24 @@ def locked_build(target: Path, build: Callable[[Path], None]) -> Path:
             raise _unwritable(target.parent, error) from error
         raise
     return target
+
+
+def cached_json(kind: str, key: str, make: Callable[[], Any]) -> Any:
+    """What ``make()`` returns, as json keeps it, made once per ``key``; a damaged file is made anew."""
+    target = cache_dir(kind) / key
+
+    def build(folder: Path) -> None:
+        (folder / "value.json").write_text(json.dumps(make(), ensure_ascii=False), encoding="utf-8")
+
+    for _ in range(2):
+        file = locked_build(target, build) / "value.json"
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(target, ignore_errors=True)
+    raise ResourceError(
+        "CACHE", "the cached file can't be read", file=target, mend="check the disk, or set LLMFW_CACHE"
+    )
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llmfw.core.data.batches import collate as collate
     from llmfw.core.data.batches import shadow as shadow
+    from llmfw.core.data.checks import Finding as Finding
+    from llmfw.core.data.checks import audit as audit
     from llmfw.core.data.encode import Encoder as Encoder
     from llmfw.core.data.encode import bytes_per_token as bytes_per_token
     from llmfw.core.data.encode import encode_prompt as encode_prompt
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from llmfw.core.data.text import TextTokenizer as TextTokenizer
 
 _HOME = {
+    "checks": ("Finding", "audit"),
     "batches": ("collate", "shadow"),
     "encode": ("Encoder", "bytes_per_token", "encode_prompt", "length_limit", "pad_id_of", "trained_text"),
     "examples": ("Example", "TokenSequence", "pack"),

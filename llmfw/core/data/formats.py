@@ -398,6 +398,8 @@ def _id(row: Row) -> str:
     if isinstance(given, bool) or not isinstance(given, (str, int)) or given == "":
         raise _wrong("id", "a string or an integer", given)
     _check_characters(str(given), "id")
+    if not str(given).isprintable():
+        raise RowError("the id holds control characters", key="id", mend="give a printable id")
     return str(given)
 
 

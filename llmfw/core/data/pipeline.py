@@ -12,7 +12,7 @@ from typing import Any, cast
 from llmfw.core.data.encode import Encoder, TooLong, length_limit
 from llmfw.core.data.examples import Example, pack
 from llmfw.core.data.formats import PLACE, Form, RowError, content_hash, prompt_of
-from llmfw.core.data.module import ConfiguredData, DataModule, held_out_share
+from llmfw.core.data.module import ConfiguredData, DataModule, RowsData, held_out_share
 from llmfw.core.data.order import Order, stable_hash
 from llmfw.core.data.reader import BadRows, ReadCounts, check_rows
 from llmfw.core.data.report import DataReport, describe
@@ -113,15 +113,15 @@ def _read(
 ) -> tuple[Form, dict[str, list[Row]]]:
     data = config.data
     share = held_out_share(data.validation)
-    kind = (
-        data.kind if isinstance(source, ConfiguredData) else source.kind
-    )  # the settings speak of data.name only
+    configured = isinstance(source, ConfiguredData)  # the settings speak of data.name only
+    kind = data.kind if configured else source.kind
+    limit = None if isinstance(source, RowsData) else data.limit
     places = source.located("train", bad, counts)
     if places is None:
         raise PluginError(
             "DATA-MODULE", f"{source.name()}.rows('train') returned None", mend="return the training rows"
         )
-    form, train = check_rows(islice(places, data.limit), bad, kind)
+    form, train = check_rows(islice(places, limit), bad, kind)
     counts.rows += len(train)
     if not train:
         left = f"; {bad.count} were skipped, the first: {bad.messages[0]}" if bad.count else ""

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from llmfw.core.cache import cached_json
+from llmfw.core.data.champ import judge
 from llmfw.core.data.champ.source import SETTINGS, Problem, data_file, problems
 from llmfw.core.data.champ.verdicts import verdicts
 from llmfw.core.data.encode import Encoder, length_limit
@@ -20,10 +22,13 @@ from llmfw.core.data.formats import RowError, content_hash
 from llmfw.core.data.module import DataModule, held_out_share
 from llmfw.core.data.order import stable_hash
 from llmfw.core.data.split import split_rows
+from llmfw.core.data.text import TextTokenizer
 from llmfw.core.errors import UsageError
 from llmfw.core.records import Row
 from llmfw.core.schema import DataConfig
 
+VERSION = 1
+"""Raised when the same settings may give other rows."""
 LENGTHS = ("balanced", "natural", "chosen_longer")
 _FOREIGN = re.compile(
     r"\b(?:concepts?|hints?)\b|\b(?:above|previous|provided|similar|first) "
@@ -83,21 +88,28 @@ class ChampPreferences(DataModule):
                 key="data.options.settings",
                 mend=f"choose among {', '.join(SETTINGS)}",
             )
-        self._recipe: dict[str, Any] = {}
-        self._made: dict[str, list[Row]] | None = None
+        self._made: dict[str, Any] | None = None
 
     def name(self) -> str:
         return self.config.name
 
     def rows(self, split: str) -> Iterable[Row]:
         if self._made is None:
-            self._made = self._make()
-        return self._made[split]
+            self._made = cached_json("rows", self._key(), self._make)
+        rows: list[Row] = self._made[split]
+        return rows
 
     def recipe(self) -> Mapping[str, Any]:
-        return self._recipe
+        return self._made["recipe"] if self._made else {}
 
-    def _make(self) -> dict[str, list[Row]]:
+    def _key(self) -> str:
+        """Names everything that the rows depend on."""
+        data = self.config
+        said = [VERSION, judge.VERSION, dict(data.package), data.max_length, data.validation, data.split_key]
+        said += [sorted(vars(self.options).items()), TextTokenizer(self.tokenizer).fingerprint]
+        return f"champ-preferences-{content_hash({'said': said})}"
+
+    def _make(self) -> dict[str, Any]:
         options = self.options
         everything = problems(data_file(self.config.package))
         judged = verdicts(everything, self.config.package)
@@ -114,8 +126,7 @@ class ChampPreferences(DataModule):
             "train": _choose(train, options.lengths),
             "validation": _choose(validation, options.lengths),
         }
-        self._recipe = self._describe(splits, count)
-        return splits
+        return {**splits, "recipe": self._describe(splits, count)}
 
     def _sides(
         self, problem: Problem, judged: Mapping[str, str], encoder: Encoder, count: Counter[str]

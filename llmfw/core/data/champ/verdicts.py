@@ -13,10 +13,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from llmfw.core.cache import cache_dir, locked_build
+from llmfw.core.cache import cached_json
 from llmfw.core.data.champ.judge import VERSION, Verdict, judge
 from llmfw.core.data.champ.source import Problem
 from llmfw.core.errors import UsageError
@@ -35,13 +34,13 @@ def verdicts(problems: Sequence[Problem], package: Mapping[str, Any]) -> dict[st
             key="data.name",
             mend='run: python -m pip install "llmfw[demo]"',
         )
-    target = cache_dir("verdicts") / f"champ-{str(package['sha256'])[:12]}-{VERSION}"
-    folder = locked_build(target, lambda folder: _judge_all(problems, folder))
-    kept: dict[str, dict[str, Verdict]] = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+    kept: dict[str, dict[str, Verdict]] = cached_json(
+        "verdicts", f"champ-{str(package['sha256'])[:12]}-{VERSION}", lambda: _judge_all(problems)
+    )
     return kept
 
 
-def _judge_all(problems: Sequence[Problem], folder: Path) -> None:
+def _judge_all(problems: Sequence[Problem]) -> dict[str, dict[str, Verdict]]:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -52,7 +51,7 @@ def _judge_all(problems: Sequence[Problem], folder: Path) -> None:
             summaries = sorted({answer.summary for answer in problem.answers})
             found[problem.id] = dict(zip(summaries, child.ask(problem, summaries), strict=True))
             progress.advance(task)
-    (folder / "verdicts.json").write_text(json.dumps(found, ensure_ascii=False, indent=0), encoding="utf-8")
+    return found
 
 
 class _Child:

@@ -1,0 +1,136 @@
+"""Is the mask right? What is trained must be the answer and its end of turn, after exactly one BOS.
+
+The check is independent of how masks are made: trained tokens are decoded and compared with the row's own
+words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llmfw.core.data.examples import Example, TokenSequence
+from llmfw.core.data.formats import Form, answer_of, is_trained
+from llmfw.core.data.text import TextTokenizer
+from llmfw.core.records import Row
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong (``error``) or odd (``warning``) with one sequence of a sample.
+
+    ``code``: NOTHING-TRAINED, DOUBLE-BOS, NO-BOS, END-UNTRAINED, TRAINED-TEXT.
+    """
+
+    code: str
+    severity: Literal["error", "warning"]
+    sample: str
+    side: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}[{self.code}] sample {self.sample}, sequence {self.side + 1}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a row says should be trained: ``text``, and whether it is whole answers (with their ends)."""
+
+    text: str
+    whole: bool
+
+
+def audit(
+    examples: Iterable[Example],
+    tokenizer: Any,
+    rows: Iterable[Row] = (),
+    form: Form | None = None,
+    max_length: int | None = None,
+) -> list[Finding]:
+    """Findings over these examples.
+
+    With their ``rows`` and ``form`` the trained text is compared with the row's, and an untrained end of turn
+    is an error; without them it's a warning, as trained spans may well end inside an answer. Examples that
+    reach ``max_length`` may have been cut: of them a part may be trained.
+    """
+    text = TextTokenizer(tokenizer)
+    wanted = {row["id"]: expected(form, row) for row in rows} if form is not None else {}
+    findings: list[Finding] = []
+    for example in examples:
+        members = example.members or (example.id,) * len(example.sequences)
+        for side, (name, sequence) in enumerate(zip(members, example.sequences, strict=True)):
+            row_says = wanted.get(name)
+            if row_says is not None:
+                said: Expected | None = row_says[0 if example.packed else side]
+            else:
+                said = None
+            cut = max_length is not None and example.length >= max_length
+            for code, severity, what in _check(text, sequence, said, cut):
+                findings.append(Finding(code, severity, name, side, what))
+    return findings
+
+
+def expected(form: Form, row: Row) -> tuple[Expected, ...]:
+    """What each sequence of a row should train, in the row's own words."""
+    if form == "preference":
+        return tuple(_response(row[side], None) for side in ("chosen", "rejected"))
+    if form == "completion":
+        return (_response(row["completion"], row.get("spans")),)
+    if form == "problems":
+        return (Expected(answer_of(row), True),)
+    if form == "messages":
+        return (_response(row["messages"], None),)
+    spans = row.get("spans")
+    return (Expected(_cut_out(row["text"], spans), spans is None),)
+
+
+def _response(response: str | Sequence[Mapping[str, Any]], spans: Sequence[Sequence[int]] | None) -> Expected:
+    if isinstance(response, str):
+        return Expected(_cut_out(response, spans), spans is None)
+    trained = [message for message in response if is_trained(message)]
+    whole = "spans" not in trained[-1]
+    return Expected("".join(_cut_out(message["content"], message.get("spans")) for message in trained), whole)
+
+
+def _cut_out(text: str, spans: Sequence[Sequence[int]] | None) -> str:
+    return text if spans is None else "".join(text[start:stop] for start, stop in spans)
+
+
+def _check(
+    text: TextTokenizer, sequence: TokenSequence, said: Expected | None, cut: bool
+) -> Iterable[tuple[str, Literal["error", "warning"], str]]:
+    bos = text.tokenizer.bos_token_id
+    if bos is not None and sequence.ids[:2] == (bos, bos):
+        yield "DOUBLE-BOS", "error", f"it begins with {text.tokenizer.bos_token} twice"
+    elif text.bos and sequence.ids[:1] != text.bos:
+        yield "NO-BOS", "warning", f"the tokenizer puts {text.tokenizer.bos_token} first, but it isn't there"
+    trained = sequence.trained_ids
+    if not trained:
+        yield "NOTHING-TRAINED", "error", "no token of it is trained"
+        return
+    ends = text.decode(trained[-1:]) in text.specials
+    if not ends and (said is None or said.whole):
+        severity: Literal["error", "warning"] = "warning" if said is None or not text.specials else "error"
+        yield (
+            "END-UNTRAINED",
+            severity,
+            f"the last trained token is {text.decode(trained[-1:])!r}, no end of turn",
+        )
+    if said is not None:
+        got, want = _bare(text, text.decode(trained)), _bare(text, said.text)
+        # a document's first token has nothing before it and can't be trained
+        all_trained = all(sequence.trained[1:])
+        if got != want and not (all_trained and want.endswith(got)) and not (cut and got in want):
+            yield "TRAINED-TEXT", "error", f"trained is {_short(got)}, the row says {_short(want)}"
+
+
+def _bare(text: TextTokenizer, said: str) -> str:
+    """Without control tokens and blanks: templates strip and add blanks, nothing else."""
+    for token in text.specials:
+        said = said.replace(token, "")
+    return "".join(said.split())
+
+
+def _short(said: str) -> str:
+    return repr(said if len(said) <= 60 else f"{said[:28]}...{said[-28:]}")

@@ -163,9 +163,9 @@ def test_debug_shows_the_traceback_before_the_line(monkeypatch, capsys, words: l
             "error[DISK-FULL] /data/x: No space left",
         ),
         (
-            PermissionError(errno.EACCES, "Permission denied", "/root/x"),
+            PermissionError(errno.EACCES, "Permission denied", "/proc/x"),
             2,
-            "error[PERMISSION] /root/x: Permission",
+            "error[PERMISSION] /proc/x: Permission",
         ),
         (EOFError("truncated"), 1, "error[BUG] EOFError"),
         (BrokenPipeError(errno.EPIPE, "a worker died"), 1, "error[BUG] BrokenPipeError"),

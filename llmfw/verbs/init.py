@@ -33,7 +33,7 @@ _ROWS_READ = 20_000
     multiple=True,
     metavar="NAME",
     shell_complete=complete_plugins,
-    help="How to train; default: dpo for preference rows, else none.",
+    help="How to train; default: a baseline for preference rows, else none.",
 )
 @click.option(
     "--model", default="smollm2-135m", show_default=True, metavar="NAME", help="Preset, hub id or folder."
@@ -108,12 +108,13 @@ def look(folder: Path, data: Path | None, plugins: list[str], model: str) -> Fac
     train, held_out = find_data(folder, data)
     form, rows, problems = read(train)
     if form == "preference" and not plugins:
-        if "dpo" not in discovery.cards():
+        able = [card.name for card in discovery.cards().values() if "loss" in card.kinds and not card.neutral]
+        if not able:  # a card without a neutral setting is that of a baseline
             raise UsageError(
                 "INIT-PLUGIN", "preference rows need a plugin with a preference loss", key="--plugin",
                 mend="install one, then name it: --plugin NAME (llmfw plugins list)",
             )  # fmt: skip
-        plugins = ["dpo"]
+        plugins = able[:1]
     for name in plugins:
         card = discovery.card(name)
         if "fit" not in card.verbs:

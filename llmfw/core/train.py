@@ -6,7 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -28,16 +28,18 @@ from llmfw.core.data import StepLoader, collate_with, validation_batches
 from llmfw.core.errors import ConflictError
 from llmfw.core.generation import prompt_of
 from llmfw.core.models import (
+    ReferenceCache,
     build_model,
     load_weights,
     parameter_groups,
+    reference_key,
     reference_of,
     save_weights,
     weights_manifest,
 )
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import policy_over, surgeries_of
-from llmfw.core.records import Loss, Row
+from llmfw.core.records import Loss, Policy, Row
 from llmfw.core.say import say
 from llmfw.core.session import Session, checkpoint_dir
 from llmfw.core.tracking import Journal, JournalLogger
@@ -46,12 +48,19 @@ from llmfw.core.validation import validate
 
 if TYPE_CHECKING:
     from llmfw.core.batch import Batch
-    from llmfw.core.data import Prepared
+    from llmfw.core.data import Example, Prepared
+
+
+class References:
+    """Where batches get the reference's log-probs from, once a cache holds them."""
+
+    collate: Callable[[Sequence[Example]], Batch] | None = None
+    """Builds batches with ``reference_logps``; None: the loss asks the reference model itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one training works on. ``source``: the weights to start from; ``at_start`` runs once the model is built."""
+    """What one training works on. ``source``: the weights to start from; ``at_start`` runs before step 1."""
 
     assembled: Assembled
     prepared: Prepared
@@ -59,10 +68,11 @@ class Job:
     source: Any
     at_start: Callable[[TrainModule], None]
     watch: SignalWatch
+    references: References = field(default_factory=lambda: References())
 
 
 def train(job: Job) -> TrainModule:
-    """Train to the last step, resuming from the newest checkpoint that verifies; gives the module with trained weights."""
+    """Train to the last step, from the newest checkpoint that verifies where a run is resumed."""
     root = job.assembled.run.config
     steps = total_steps(job)
     folder = checkpoint_dir(root.checkpoint.dir, job.session.dir)
@@ -81,7 +91,7 @@ def train(job: Job) -> TrainModule:
 
 
 def total_steps(job: Job) -> int:
-    """Optimizer steps: ``trainer.max_steps``, or ``trainer.epochs`` passes over the data (one, if neither is set)."""
+    """Optimizer steps: ``trainer.max_steps``, or ``trainer.epochs`` passes over the data (default: one)."""
     trainer = job.assembled.run.config.trainer
     if trainer.max_steps is not None:
         return trainer.max_steps
@@ -95,7 +105,7 @@ def held_out(job: Job, *, rank: int = 0, world: int = 1) -> list[Batch]:
     pad = job.assembled.tokenizer.pad_token_id
     return validation_batches(
         job.prepared.validation,
-        collate_with(pad),
+        job.references.collate or collate_with(pad),
         micro_batch=trainer.micro_batch,
         limit=trainer.validation_limit,
         rank=rank,
@@ -111,7 +121,7 @@ def first_batches(job: Job, steps: int) -> Iterator[Batch]:
 
 
 def manifest_of(assembled: Assembled, built: Any) -> dict[str, Any]:
-    """What a folder of weights says of itself: model, adapter, plugins, surgeries, and the run's fingerprint."""
+    """What a folder of weights says of itself: model, adapter, plugins, surgeries, fingerprint."""
     about = weights_manifest(built, assembled.run.config, assembled.resolved.plugin_settings)
     return {**about, "fingerprint": assembled.plan.fingerprint}
 
@@ -123,7 +133,7 @@ def _loader(
     pad = job.assembled.tokenizer.pad_token_id
     return StepLoader(
         job.prepared.train,
-        collate_with(pad),
+        job.references.collate or collate_with(pad),
         micro_batch=root.trainer.micro_batch,
         accumulate=root.trainer.accumulate,
         seed=root.seed,
@@ -187,9 +197,7 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         max_steps=steps,
         run_dir=job.session.dir,
         seed=root.seed,
-        reference=(lambda built: reference_of(built, root.trainer.reference))
-        if loss.needs_reference
-        else None,
+        reference=(lambda built: _reference(job, built, steps)) if loss.needs_reference else None,
         metrics=assembled.plan.many("llmfw_metrics/train"),
         log_every=root.trainer.log_every,
         steps_per_epoch=_loader(job, max_steps=steps).steps_per_epoch,
@@ -230,7 +238,7 @@ def _callbacks(job: Job, steps: int, folder: Path) -> list[Callback]:
 
 
 def validate_held_out(job: Job, module: TrainModule) -> dict[str, float]:
-    """Mean loss and metrics over the held-out samples; every process takes its share. Empty where nothing is held out."""
+    """Mean loss and metrics over the held-out samples, shared by the processes; empty where there are none."""
     plan = job.assembled.plan
     trainer = module.trainer if module._trainer is not None else None
     rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
@@ -256,6 +264,26 @@ def sample_prompts(rows: Sequence[Row], count: int) -> list[Any]:
 def _answers(module: TrainModule, prompts: Sequence[Any]) -> list[str]:
     assert module.policy is not None
     return [completion.text for completion in module.policy.generate(list(prompts))]
+
+
+def _reference(job: Job, built: Any, steps: int) -> Policy:
+    """The reference's façade; with ``trainer.reference=cache`` log-probs of all samples to come are on disk first."""
+    root = job.assembled.run.config
+    reference = reference_of(built, root.trainer.reference)
+    if root.trainer.reference == "cache":
+        loader = _loader(job, max_steps=steps)
+        needed = {name for step in range(steps) for name in loader.sample_ids(step)}
+        limit = root.trainer.validation_limit
+        examples = [example for example in job.prepared.train if needed & set(example.sample_ids)]
+        examples += job.prepared.validation[:limit]
+        cache = ReferenceCache(reference_key(built, precision=root.trainer.precision))
+        missing = len(cache.missing(examples))
+        if missing:
+            say(f"reference log-probs: computing {missing} of {len(examples)} samples, once ({cache.folder})")
+        plain = collate_with(job.assembled.tokenizer.pad_token_id)
+        cache.fill(examples, plain, reference.logps, batch_size=root.trainer.micro_batch)
+        job.references.collate = cache.attach(plain)
+    return reference
 
 
 def _trainer(job: Job, steps: int, folder: Path) -> Trainer:

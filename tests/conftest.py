@@ -1,5 +1,4 @@
-"""What every test relies on: no hub, no telemetry, one thread a worker, and a browser where one is asked for.
-"""
+"""What every test relies on: no hub, no telemetry, one thread a worker, a browser for those who ask."""
 
 from __future__ import annotations
 

@@ -175,3 +175,17 @@ def test_the_cache_and_the_decoder_answer_like_the_engine_alone(hook: str):
         model, tokenizer, prompts, sampling, **{hook.removeprefix("llmfw_").removeprefix("kv_"): record}
     )
     assert [answer.ids for answer in given] == [answer.ids for answer in alone]
+
+
+def test_the_readmes_plugin_is_a_whole_one():
+    """Its decoder ends every answer at once: one token, no text."""
+    from llmfw.core.generation import Sampling, generate
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = [block.split("```")[0] for block in readme.split("```python\n")[1:] if "(Plugin)" in block]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    decoder = names["Quiet"](None).llmfw_decoder(None, None)
+    model, tokenizer = tiny_llama(), byte_tokenizer()
+    (answer,) = generate(model, tokenizer, ["Hi"], Sampling(stop_ids=(257,)), decoder=decoder)
+    assert answer.ids == (257,) and answer.text == ""

@@ -57,15 +57,15 @@ calibrate
 {EVALUATE}loss
 metric of train
 transform order
-callback step end
 loss
 metric of validation
+callback step end
 loss
 metric of train
 callback step end
+callback fit end
 loss
 metric of validation
-callback fit end
 {EVALUATE}"""
 ROUNDS = f"""\
 {BUILD}sampler round 0

@@ -17,10 +17,11 @@ class DataModule:
     """Derive and write ``rows``; templates, masks, splits, caches and batches are the core's.
 
     ``kind`` names the rows' form (``llmfw.core.data.formats``) where it's known beforehand, so that a plan
-    can be checked.
+    can be checked. Rows with one value of ``split_key`` (None: their prompt) stay on one side of the split.
     """
 
     kind: ClassVar[str | None] = None
+    split_key: ClassVar[str | None] = None
 
     def rows(self, split: str) -> Iterable[Row] | None:
         """The rows of ``"train"`` or ``"validation"``; None for validation: a share of the training rows is

@@ -115,6 +115,7 @@ def _read(
     share = held_out_share(data.validation)
     configured = isinstance(source, ConfiguredData)  # the settings speak of data.name only
     kind = data.kind if configured else source.kind
+    split_key = data.split_key if configured else source.split_key
     limit = None if isinstance(source, RowsData) else data.limit
     places = source.located("train", bad, counts)
     if places is None:
@@ -145,7 +146,7 @@ def _read(
         _note_leaks(train, validation, report)
     else:
         try:
-            train, validation = split_rows(train, share, data.split_key)
+            train, validation = split_rows(train, share, split_key)
         except RowError as problem:
             raise DataError(
                 "SPLIT", problem.what, file=source.name(), key=problem.key, mend=problem.mend

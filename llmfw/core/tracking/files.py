@@ -51,14 +51,28 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+# a loader's workers outlive a killed process by seconds; they must not hold its locks
+os.register_at_fork(after_in_child=_let_go)
+
+
 def try_lock(path: Path, tries: int = 1) -> int | None:
     """An open file that holds the lock, None where another has it; the system lets go when the process ends,
-    however it ends.
+    however it ends, and also where it has forked children that live on. Give it back by ``unlock``.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     for attempt in range(tries):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _held.add(handle)
             return handle
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
@@ -68,6 +82,12 @@ def try_lock(path: Path, tries: int = 1) -> int | None:
             time.sleep(0.05)
     os.close(handle)
     return None
+
+
+def unlock(handle: int) -> None:
+    """Let go of a lock that ``try_lock`` gave."""
+    _held.discard(handle)
+    os.close(handle)
 
 
 @contextlib.contextmanager

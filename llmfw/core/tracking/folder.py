@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llmfw.core.errors import BusyError, ResourceError, UsageError
-from llmfw.core.tracking.files import read_json, try_lock, write_json, write_text
+from llmfw.core.tracking.files import read_json, try_lock, unlock, write_json, write_text
 from llmfw.core.tracking.journal import Journal
 from llmfw.core.tracking.record import (
     RUNS,
@@ -55,7 +55,7 @@ class RunFolder:
             self.journal.event("status", status=status)
             self.journal.close()
             update_record(self.dir, status=status, ended=now())
-            os.close(self._lock)
+            unlock(self._lock)
             self._lock = -1
 
     def __enter__(self) -> RunFolder:
@@ -143,10 +143,10 @@ def open_run(
             opened.journal.event("params", values=redact(dict(config)))
         opened.journal.event("status", status="RUNNING")
     except OSError as error:
-        os.close(lock)
+        unlock(lock)
         raise _unwritable(place, error) from error
     except BaseException:
-        os.close(lock)
+        unlock(lock)
         raise
     return opened
 

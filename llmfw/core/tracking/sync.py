@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from llmfw.core.errors import BusyError, LlmfwError, UsageError
 from llmfw.core.tracking.feed import Cursor, Feed
-from llmfw.core.tracking.files import read_json
+from llmfw.core.tracking.files import read_json, unlock
 from llmfw.core.tracking.record import RUNS, Status, list_runs, read_record, reap, update_record
 from llmfw.core.tracking.redaction import HIDDEN, redact_text
 from llmfw.core.tracking.remote import FOLDER_TAG, prepare, resolve_uri
@@ -121,7 +120,7 @@ class MlflowSync:
                 break
             self._wake.wait(wait)
         if lock >= 0:
-            os.close(lock)
+            unlock(lock)
 
     def _note(self, why: str) -> None:
         if self._failure is None and not self._finishing.is_set():
@@ -173,7 +172,7 @@ def sync_run(run_dir: str | Path, uri: str | None = None, experiment: str | None
             mend="start the server, then repeat; --uri names another one",
         ) from error
     finally:
-        os.close(lock)
+        unlock(lock)
     return count
 
 

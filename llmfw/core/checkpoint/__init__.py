@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmfw.core.checkpoint.lock import Holder, holder, probe_writable, run_lock
+from llmfw.core.checkpoint.durable import probe_writable
 from llmfw.core.checkpoint.manifest import (
     Manifest,
     checkpoints,
@@ -25,15 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointCallback",
-    "Holder",
     "Manifest",
     "SafeCheckpointIO",
     "checkpoints",
-    "holder",
     "newest_verified",
     "probe_writable",
     "read_manifest",
-    "run_lock",
     "step_folder",
     "verify",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from llmfw.core.checkpoint.durable import sweep
+from llmfw.core.checkpoint.durable import probe_writable, sweep
 from llmfw.core.checkpoint.manifest import checkpoints, prune, step_folder
 from llmfw.core.errors import (
     BusyError,
@@ -43,9 +43,14 @@ class CheckpointCallback(Checkpoint):
         self._failures = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Clear what a killed process left, and see what's there."""
+        """Clear what a killed process left, and see what's there.
+
+        Raises:
+            UsageError: FOLDER-NOT-WRITABLE, before the first step.
+        """
         if not trainer.is_global_zero:
             return
+        probe_writable(self.folder)
         for name in sweep(self.folder):
             log.info("removed %s, left by a process that was killed", self.folder / name)
         self.newest = next((folder for folder, _ in checkpoints(self.folder)), None)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmfw.core.errors import UsageError
 from llmfw.core.failpoints import failpoint
 
 _STAGING, _PRUNED, _OLD = ".staging-", ".pruned-", ".old-"
@@ -81,6 +82,32 @@ def sweep(parent: Path) -> list[str]:
             continue
         swept.append(path.name)
     return swept
+
+
+def probe_writable(folder: Path) -> None:
+    """Make the folder and write, sync, rename and delete a file in it, so that a run doesn't fail at its
+    first checkpoint.
+
+    Raises:
+        UsageError: FOLDER-NOT-WRITABLE.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".probe-", dir=folder)
+        try:
+            os.write(descriptor, b"llmfw")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(name, f"{name}-renamed")
+        os.unlink(f"{name}-renamed")
+    except OSError as error:
+        raise UsageError(
+            "FOLDER-NOT-WRITABLE",
+            f"can't be written ({error.strerror})",
+            mend="choose another with run.dir or checkpoint.dir",
+            file=folder,
+        ) from None
 
 
 def _umask() -> int:

@@ -20,7 +20,8 @@ from llmfw.core.records import Row
 class Finding:
     """Something wrong (``error``) or odd (``warning``) with one sequence of a sample.
 
-    ``code``: NOTHING-TRAINED, DOUBLE-BOS, NO-BOS, END-UNTRAINED, TRAINED-TEXT.
+    ``code``: NOTHING-TRAINED, DOUBLE-BOS, NO-BOS, END-UNTRAINED, CONTROL-TRAINED,
+    TRAINED-TEXT.
     """
 
     code: str
@@ -109,20 +110,32 @@ def _check(
     if not trained:
         yield "NOTHING-TRAINED", "error", "no token of it is trained"
         return
-    ends = text.decode(trained[-1:]) in text.specials
-    if not ends and (said is None or said.whole):
-        severity: Literal["error", "warning"] = "warning" if said is None or not text.specials else "error"
+    if trained[-1] not in text.special_ids and (said is None or said.whole):
+        mild = said is None or cut or not text.specials
+        last = text.decode(trained[-1:])
         yield (
             "END-UNTRAINED",
-            severity,
-            f"the last trained token is {text.decode(trained[-1:])!r}, no end of turn",
+            "warning" if mild else "error",
+            f"the last trained token is {last!r}, no end of turn",
         )
+    inside = _control_inside(text, sequence)
+    if inside is not None:
+        yield "CONTROL-TRAINED", "error", f"{text.decode([inside])} is trained before an answer's end"
     if said is not None:
         got, want = _bare(text, text.decode(trained)), _bare(text, said.text)
         # a document's first token has nothing before it and can't be trained
         all_trained = all(sequence.trained[1:])
         if got != want and not (all_trained and want.endswith(got)) and not (cut and got in want):
             yield "TRAINED-TEXT", "error", f"trained is {_short(got)}, the row says {_short(want)}"
+
+
+def _control_inside(text: TextTokenizer, sequence: TokenSequence) -> int | None:
+    """A control token that is trained and isn't the last of its run of trained tokens."""
+    for index, (token, trained) in enumerate(zip(sequence.ids, sequence.trained, strict=True)):
+        goes_on = index + 1 < len(sequence) and sequence.trained[index + 1]
+        if trained and goes_on and token in text.special_ids:
+            return token
+    return None
 
 
 def _bare(text: TextTokenizer, said: str) -> str:

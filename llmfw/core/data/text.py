@@ -50,6 +50,11 @@ class TextTokenizer:
         return tuple(sorted((text for text in texts if text), key=lambda text: (-len(text), text)))
 
     @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The control tokens' ids."""
+        return frozenset(self.tokenizer.convert_tokens_to_ids(list(self.specials)))
+
+    @cached_property
     def _special(self) -> re.Pattern[str] | None:
         return re.compile("|".join(map(re.escape, self.specials))) if self.specials else None
 

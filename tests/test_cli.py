@@ -57,16 +57,17 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().err.splitlines()
 
 
-def test_help_version_plugins_and_config_import_nothing_heavy_and_help_no_verb():
+def test_help_plugins_config_and_mistyped_keys_import_nothing_heavy_and_help_no_verb():
     program = f"""
 import sys
 from llmfw.cli import run
 codes = [run(["--help"]), run([]), run(["--version"])]
 assert not [name for name in sys.modules if name.startswith("llmfw.verbs.")], "a verb was imported"
 codes += [run(["plugins"]), run(["config"]), run(["config", "--keys"]), run(["completion", "bash"])]
+wrong = [run([verb, "optimizer.lrr=1"]) for verb in ("fit", "plan", "config")]
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
 assert not heavy, heavy
-assert codes == [0] * 7, codes
+assert codes == [0] * 7 and wrong == [2] * 3, (codes, wrong)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

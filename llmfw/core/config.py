@@ -6,7 +6,6 @@ Layers, each above the one before: defaults of ``schema`` < ``configs/base.yaml`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -39,10 +38,9 @@ from llmfw.core.suggest import unknown_key
 from llmfw.core.tracking import redact
 from llmfw.core.values import WrongValue, fit
 
-__all__ = ["Origin", "Resolved", "load_config", "preset_file"]
+__all__ = ["Origin", "Resolved", "load_config", "preset_names"]
 
 _KIND = {"saved run": "saved", "file": "file"}
-_PRESET_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +75,10 @@ class Resolved:
         return dump(redact(values) if redacted else values)
 
 
-def preset_file(section: str, name: str) -> Path | None:
-    """The file of a preset; ``section`` is ``models`` or ``data``."""
-    if not _PRESET_NAME.fullmatch(name):
-        return None
-    with as_file(files("llmfw") / "configs" / section / f"{name}.yaml") as path:
-        return path if path.is_file() else None
+def preset_names(section: str) -> tuple[str, ...]:
+    """Names of the presets; ``section`` is ``models`` or ``data``."""
+    folder = files("llmfw") / "configs" / section
+    return tuple(sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml")))
 
 
 def load_config(
@@ -163,9 +159,8 @@ def _plugin_names(
                 names = fit(leaf, document.data["plugins"], "plugins", document.texts)
             except WrongValue as wrong:
                 raise error_at(origin, wrong) from None
-    listed = command_line(
-        core, [text for text in overrides if text.split("=")[0].strip() == "plugins"], _no_key
-    )
+    about_plugins = [text for text in overrides if text.split("=")[0].strip() == "plugins"]
+    listed = command_line(core, about_plugins, unknown_key(core, (), ()))
     if (setting := listed.get(("plugins",))) is not None:
         names, origin = setting.value, setting.origin
     for name in left_out:
@@ -185,10 +180,6 @@ def _plugin_names(
                 error.code, error.what, mend=error.mend, key="plugins", file=origin.file, line=origin.line
             ) from None
     return names
-
-
-def _no_key(key: str) -> tuple[str, str]:
-    raise AssertionError(key)
 
 
 def _config_class(name: str) -> type:
@@ -251,10 +242,10 @@ def _presets(root: Section, layers: Sequence[Layer], unknown: Unknown) -> list[L
         names |= {path: str(at(tree, (*path, "name"))) for path, name in names.items() if "${" in name}
     found: list[Layer] = []
     for path, name in names.items():
-        file = preset_file("data" if path[0] == "data" else "models", name)
-        if file is None:
+        section = "data" if path[0] == "data" else "models"
+        if name not in preset_names(section):
             continue
-        document = load_file(file)
+        document = load_file(_package_file(f"{section}/{name}.yaml"))
         data: Any = document.data
         for part in reversed(path):
             data = {part: data}

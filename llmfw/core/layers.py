@@ -206,6 +206,8 @@ def command_line(root: Section, overrides: Sequence[str], unknown: Unknown) -> L
     for text in overrides:
         key, equals, written = text.partition("=")
         key = key.strip()
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UsageError("CONFIG-ARGUMENT", f"{text!a} isn't UTF-8", mend="type it in UTF-8")
         if not equals or not key or any(not part for part in key.split(".")):
             raise UsageError(
                 "CONFIG-ARGUMENT", f"{text!r} isn't of the form KEY=VALUE",

@@ -43,7 +43,7 @@ RANGES: Mapping[str, Range] = {
     "data.max_length": Range(2),
     "data.max_bad_rows": _NATURAL,
     "data.limit": _COUNT,
-    "data.workers": _NATURAL,
+    "data.workers": Range(0, 1024),
     "adapter.r": _COUNT,
     "adapter.alpha": _POSITIVE,
     "adapter.dropout": _BELOW_ONE,
@@ -59,8 +59,8 @@ RANGES: Mapping[str, Range] = {
     "trainer.epochs": _POSITIVE,
     "trainer.micro_batch": _COUNT,
     "trainer.accumulate": _COUNT,
-    "trainer.devices": _COUNT,
-    "trainer.threads": _COUNT,
+    "trainer.devices": Range(1, 4096),
+    "trainer.threads": Range(1, 4096),
     "trainer.validate_every": _NATURAL,
     "trainer.validation_limit": _COUNT,
     "trainer.log_every": _COUNT,
@@ -78,6 +78,8 @@ RANGES: Mapping[str, Range] = {
     "generation.batch_size": _COUNT,
 }
 """Where a number of the core must lie; every number must also be finite."""
+_LARGEST = 2**53
+"""Whole numbers beyond it aren't exact everywhere (json, schedules)."""
 _NOT_EMPTY = (
     "model.name",
     "data.name",
@@ -152,6 +154,8 @@ def outside(key: str, value: Any, range_: Range) -> Iterator[WrongValue]:
             continue
         if item in (float("inf"), float("-inf")):
             yield WrongValue("CONFIG-RANGE", f"{item} isn't finite", "write a finite number", key)
+        elif isinstance(item, int) and abs(item) > _LARGEST:
+            yield WrongValue("CONFIG-RANGE", "the number is too large", "write a smaller one", key)
         elif not range_.holds(item):
             yield WrongValue("CONFIG-RANGE", f"{item} is out of range", f"it must be {range_}", key)
 

@@ -1,7 +1,7 @@
 """The core's settings: one dataclass a root key. ``help`` says what a key means, with its unit; ``choices``
 close a set of words.
 
-``llmfw config --help-keys``, the command line's help and the docs are generated from here.
+``llmfw config --keys``, the command line's help and the docs are generated from here.
 """
 
 from __future__ import annotations

@@ -44,10 +44,12 @@ def command(resume: str, as_json: bool, **layers: Any) -> None:
         llmfw fit --plugin NAME
     """
     from llmfw.core.assemble import assemble, settle
-    from llmfw.core.fit import fit
     from llmfw.core.say import is_main_process
 
-    result = fit(assemble(settle(**layers), "fit"), resume=resume)  # type: ignore[arg-type]  # click checked it
+    settled = settle(**layers)  # before anything heavy is imported: a mistyped key is told at once
+    from llmfw.core.fit import fit
+
+    result = fit(assemble(settled, "fit"), resume=resume)  # type: ignore[arg-type]  # click checked it
     if not is_main_process():
         return
     if as_json:

@@ -56,6 +56,7 @@ def complete_settings(context: click.Context, parameter: click.Parameter, incomp
     """Keys of the core and of the plugins on this command line, and the words behind ``KEY=``."""
     from click.shell_completion import CompletionItem
 
+    from llmfw.core.config import preset_names
     from llmfw.core.keys import Leaf
 
     key, equals, begun = incomplete.partition("=")
@@ -66,7 +67,7 @@ def complete_settings(context: click.Context, parameter: click.Parameter, incomp
         if isinstance(leaf, Leaf) and leaf.type is bool:
             words = ("true", "false")
         if key in _PRESETS:
-            words = presets(_PRESETS[key])
+            words = preset_names(_PRESETS[key])
         return [CompletionItem(f"{key}={word}") for word in words if word.startswith(begun)]
     return [
         CompletionItem(f"{name}=", help=node.help) for name, node in known.items() if name.startswith(key)
@@ -74,14 +75,6 @@ def complete_settings(context: click.Context, parameter: click.Parameter, incomp
 
 
 _PRESETS = {"model": "models", "model.name": "models", "data": "data", "data.name": "data"}
-
-
-def presets(section: str) -> tuple[str, ...]:
-    """Names of the presets of ``models`` or ``data``."""
-    from importlib.resources import files
-
-    folder = files("llmfw") / "configs" / section
-    return tuple(sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml")))
 
 
 def completable(plugins: tuple[str, ...]) -> dict[str, Any]:

@@ -204,6 +204,57 @@ def test_a_wrong_value_is_refused_in_one_line(site: Path, override: str, code: s
     assert words in str(error)
 
 
+NASTY = [
+    "",
+    "null",
+    "1e400",
+    "9" * 5000,
+    "a" * 5000,
+    "\udcff",
+    "\x00",
+    "[",
+    "{a: {b: [c]}}",
+    "${seed}",
+    "${model}",
+]
+NASTY += ["${..seed}", "\\${x}", "???", "[${seed}]", "-1", ".nan", "yes", "[]", "{}", "*a", "!!x y", "{1: 2}"]
+ODD_KEYS = [
+    "",
+    ".",
+    "a..b",
+    "model",
+    "models.a",
+    "models.a.config.x",
+    "plugins",
+    "seed.x",
+    "data.options",
+    "${a}",
+]
+ODD_KEYS += ["tracking.tags.x.y", "model.config.x", "\udcff", "x\ny", "optimizer.betas[0]", "model.__class__"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*load_config().flat(), *ODD_KEYS]),
+            st.sampled_from(NASTY) | st.text(max_size=8),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_any_override_is_a_setting_or_a_refusal_in_one_line(pairs: list[tuple[str, str]]):
+    refusals: list[str] = []
+    try:
+        load_config(overrides=[f"{key}={value}" for key, value in pairs]).to_yaml()
+    except UsageError as error:
+        refusals.append(str(error))
+    assert all(
+        "\n" not in line and line.startswith("error[CONFIG-") for line in refusals if "PLUGIN" not in line
+    )
+
+
 def test_a_wrong_value_in_a_file_is_named_by_file_line_and_key(tmp_path: Path):
     path = file(tmp_path, "trainer:\n  early_stopping:\n    mode: mid\n")
     assert str(refused(files=[path])).startswith(

@@ -20,7 +20,7 @@ NAMED: tuple[type, ...] = (ModelConfig, DataConfig)
 """Sections that a plain name stands for: ``model=NAME`` is ``model.name=NAME``."""
 TIED: Mapping[type, tuple[str, ...]] = {
     ModelConfig: ("revision", "config", "package"),
-    DataConfig: ("options", "package"),
+    DataConfig: ("options", "package", "kind", "split_key"),
 }
 """Keys that belong to the section's name: another name in a higher layer puts those of lower layers aside."""
 

@@ -187,7 +187,8 @@ def test_a_key_of_an_installed_plugin_that_is_off_is_called_so(site: Path, tmp_p
         ("checkpoint.keep=1", "CONFIG-RANGE", "at least 2"),
         ("data.validation=1.5", "CONFIG-RANGE", "share"),
         ("run.name=a/b", "CONFIG-RANGE", "folder"),
-        ("seed=99999999999999999999", "CONFIG-RANGE", "out of range"),
+        ("seed=4294967296", "CONFIG-RANGE", "out of range"),
+        ("seed=99999999999999999999", "CONFIG-RANGE", "too large"),
         ("trainer.max_steps=", "CONFIG-VALUE", "trainer.max_steps=null"),
         ("trainer.max_steps", "CONFIG-ARGUMENT", "KEY=VALUE"),
         ("=3", "CONFIG-ARGUMENT", "KEY=VALUE"),
@@ -307,16 +308,23 @@ def test_no_path_outside_the_presets_is_taken_for_one():
     assert load_config(overrides=["model=../models/tiny-llama"]).root.model.config == {}
 
 
-def test_options_of_a_data_set_go_when_another_is_named(site: Path, tmp_path: Path):
+def test_what_belongs_to_a_data_set_goes_when_another_is_named(site: Path, tmp_path: Path):
     write_toy(
         site, "picky", SOURCE, overlay="data:\n  name: champ-preferences\n  options: {lengths: natural}\n"
     )
     with installed(site):
-        assert load_config(plugins=["picky"]).root.data.options == {"lengths": "natural"}
-        assert load_config(plugins=["picky"], overrides=["data=champ-preferences"]).root.data.options != {}
-        assert load_config(plugins=["picky"], overrides=["data=my.jsonl"]).root.data.options == {}
-        again = ["data=my.jsonl", "data.options.x=1"]
-        assert load_config(plugins=["picky"], overrides=again).root.data.options == {"x": 1}
+
+        def data(*overrides: str) -> object:
+            return load_config(plugins=["picky"], overrides=overrides).root.data
+
+        assert data().options["lengths"] == "natural" and data().split_key == "problem"
+        assert data("data=champ-preferences").options["lengths"] == "natural"
+        other = data("data=my.jsonl")
+        assert (other.options, other.package, other.kind, other.split_key) == ({}, {}, None, None)
+        assert data("data=my.jsonl", "data.options.x=1").options == {"x": 1}
+        saved = file(tmp_path, load_config(plugins=["picky"]).to_yaml())
+        again = load_config(files=[saved], overrides=["data=my.jsonl"]).root.data
+        assert (again.options, again.split_key, again.validation) == ({}, None, "0.2")
 
 
 def test_free_mappings_merge_key_by_key_and_an_empty_one_clears(tmp_path: Path):

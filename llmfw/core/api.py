@@ -61,6 +61,7 @@ def _assembled(
         files=tuple(Path(file) for file in config),
         overrides=tuple(overrides),
         defaults_from=defaults_from,
+        measuring=verb == "evaluate",
     )
     return assemble(settled, verb)
 
@@ -109,7 +110,7 @@ def generate(
     config: Sequence[str | Path] = (),
     **sampling: Any,
 ) -> GenerateResult:
-    """Answer prompts (strings or message lists) with ``model=NAME`` among the overrides, or the default model.
+    """Answer prompts (strings or message lists) with ``model=NAME``, or the default model.
 
     ``sampling`` are settings of ``llmfw.core.generation.Sampling``: max_new_tokens, temperature, samples ...
     """

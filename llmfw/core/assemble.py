@@ -1,9 +1,9 @@
-"""From a command line to a plan: config, plugins, tokenizer, model config, and every hook's answer. No weight is read."""
+"""From a command line to a plan: config, plugins, tokenizer, every hook's answer. No weight is read."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -18,10 +18,13 @@ from llmfw.core.hookspecs import API_VERSION
 from llmfw.core.manager import PluginManager
 from llmfw.core.plan import Plan, make_plan
 from llmfw.core.run import Run
+from llmfw.core.saved import settings_of_run
+from llmfw.core.strict_yaml import load_file
 
 Verb = Literal["fit", "validate", "evaluate", "predict", "generate", "chat", "plan", "data"]
 _CALLBACKS = "lightning.pytorch.callbacks_factory"
 """Installed packages may add callbacks to every Lightning trainer; the plan lists them."""
+_MODEL = ("model", "model.name")
 _PACKAGES = ("llmfw", "torch", "lightning", "transformers", "tokenizers", "peft", "safetensors")
 
 
@@ -52,46 +55,59 @@ class Assembled:
         return self.settled.resolved
 
 
-def settle(*, plugins: Sequence[str] = (), **layers: Any) -> Settled:
-    """Merge the configuration and switch on what it lacks: owners of needs, and plugins that a saved model requires.
+def settle(*, plugins: Sequence[str] = (), measuring: bool = False, **layers: Any) -> Settled:
+    """Merge the configuration and switch on what it lacks: owners of needs, plugins of a saved model.
 
-    ``layers`` are those of ``load_config``. A plugin that fills a need is switched on where it's the only one installed.
+    ``layers`` are those of ``load_config``. A plugin that fills a need is switched on where it's the only one
+    installed. With ``measuring`` a saved run's weights are measured on the run's own data, with its plugins.
     """
     from llmfw.core.models import resolve_model
 
-    added: list[str] = []
     notes: list[str] = []
-    base: Mapping[str, Any] | None = layers.pop("base", None)
-    refused = tuple(layers.get("no_plugins", ()))
+    named = _named_model(layers.get("overrides", ()), layers.get("files", ()))
+    saved = resolve_model(named) if named else None
+    added: list[str] = []
+    if saved is not None and saved.settings is not None and layers.get("base") is None:
+        base = dict(saved.settings)
+        if measuring and (found := settings_of_run(saved.folder)):
+            run, base = found
+            notes.append(f"data and plugins are those of run {run}; --config and KEY=VALUE change them")
+        added = [name for name in saved.plugins if name not in (*plugins, *base.get("plugins", ()))]
+        for name in set(saved.plugins) & set(layers.get("no_plugins", ())):
+            raise ConflictError(
+                "MODEL-NEEDS",
+                f"model {named!r} was made with plugin {name!r}",
+                mend=f"leave out --no-plugin {name}",
+                key="model.name",
+            )
+        if added:
+            notes.append(f"model {named} was made with {', '.join(added)}: switched on")
+        layers["base"] = base
     while True:
-        resolved = load_config(plugins=[*plugins, *added], base=base, **layers)
-        source = resolve_model(resolved.root.model, uri=resolved.root.tracking.uri)
-        required = [name for name in source.plugins if name not in resolved.plugin_names]
-        if required and base is None:
-            without = [name for name in required if name in refused]
-            if without:
-                raise ConflictError(
-                    "MODEL-NEEDS",
-                    f"model {resolved.root.model.name!r} was made with plugin {without[0]!r}",
-                    mend=f"leave out --no-plugin {without[0]}",
-                    key="model.name",
-                )
-            added += required
-            notes.append(f"model {resolved.root.model.name} was made with {', '.join(required)}: switched on")
-            base = source.settings
-            continue
-        if source.settings and base is None:
-            base = source.settings
-            continue
+        resolved = load_config(plugins=[*plugins, *added], **layers)
         filled = _unfilled(resolved.plugin_names)
         if not filled:
+            source = resolve_model(resolved.root.model, uri=resolved.root.tracking.uri)
             return Settled(resolved=resolved, notes=tuple(notes), source=source)
         added += [name for name, _ in filled]
         notes += [note for _, note in filled]
 
 
+def _named_model(overrides: Sequence[str], files: Sequence[Path]) -> str | None:
+    """What ``model=`` names, read first: a saved model decides which plugins' keys are known."""
+    named = [
+        value.strip()
+        for key, _, value in (word.partition("=") for word in overrides)
+        if key.strip() in _MODEL
+    ]
+    for file in reversed(files):
+        told = load_file(file).data.get("model")
+        named.insert(0, str(told.get("name") or "") if isinstance(told, dict) else str(told or ""))
+    return named[-1] or None if named else None
+
+
 def _unfilled(names: Sequence[str]) -> list[tuple[str, str]]:
-    """For each need that no listed plugin offers: the one installed plugin that does, and the note that says so."""
+    """For each need that no listed plugin offers: the one installed plugin that does, and a note."""
     cards = discovery.cards()
     chosen = [discovery.card(name) for name in names]
     offered = {protocol for card in chosen for protocol in card.offers}
@@ -163,7 +179,7 @@ def build_manager(resolved: Resolved, verb: Verb) -> PluginManager:
             file, line = discovery.place_of(error)
             raise PluginError(
                 "PLUGIN-RAISED",
-                f"plugin {card.name!r} ({card.origin}) failed when it was built: {type(error).__name__}: {error}",
+                f"plugin {card.name!r} ({card.origin}) can't be built: {type(error).__name__}: {error}",
                 mend="mend the plugin, or leave it out",
                 file=file,
                 line=line,
@@ -185,7 +201,7 @@ def versions() -> dict[str, str]:
 def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Assembled:
     """Ask every hook and check the answers; nothing heavy is read or written."""
     from llmfw.core.data import peek_kind
-    from llmfw.core.models import load_model_config, load_tokenizer
+    from llmfw.core.models import load_model_config, load_tokenizer, source_facts
 
     resolved = settled.resolved
     root = resolved.root
@@ -205,7 +221,7 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
         notes=settled.notes,
         facts={
             "versions": versions(),
-            "model_type": getattr(model_config, "model_type", None),
+            "model": source_facts(settled.source, root.adapter),
             "lightning_callbacks": [
                 f"{entry.name} = {entry.value}" for entry in entry_points(group=_CALLBACKS)
             ],

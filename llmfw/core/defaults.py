@@ -1,4 +1,6 @@
-"""The core's own answers to hooks, given as a plugin: any plugin that answers a singular hook takes its place."""
+"""The core's own answers to hooks, given as a plugin: any plugin that answers a singular hook takes its
+place.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 class Defaults(Plugin):
     """Supervised training on the rows that ``data`` names.
 
-    The held-out loss, checkpoints, progress and throughput need no record here: the training loop always has them.
+    The held-out loss, checkpoints, progress and throughput need no record here: the training loop always has
+    them.
     """
 
     @hookimpl

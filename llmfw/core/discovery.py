@@ -1,4 +1,6 @@
-"""Which plugins are installed: their cards are read from disk, their code is imported only when a run names them."""
+"""Which plugins are installed: their cards are read from disk, their code is imported only when a run names
+them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class Card:
     """Where card.toml, config.yaml and README.md lie; None for a one-file plugin."""
     summary: str = ""
     kinds: tuple[str, ...] = ()
-    """loss, sampler, datamodule, transform, surgery, kv_cache, decoder, service; empty: read off the hooks."""
+    """loss, sampler, datamodule, transform, surgery, kv_cache, decoder, service; empty: read off the hooks.
+    """
     api: tuple[int, int] = (1, 1)
     """First and last contract version that the plugin was written for."""
     verbs: tuple[str, ...] = ("fit", "generate")
@@ -124,10 +127,15 @@ def _read(entry: EntryPoint) -> Card:
         if key in text
     }
     return Card(
-        **known, **lists,
-        summary=text.get("summary", ""), api=(int(api[0]), int(api[-1])), paper=text.get("paper", {}),
-        neutral=text.get("neutral", {}), commands=commands, xfail=text.get("conformance", {}).get("xfail", {}),
-    )  # fmt: skip
+        **known,
+        **lists,
+        summary=text.get("summary", ""),
+        api=(int(api[0]), int(api[-1])),
+        paper=text.get("paper", {}),
+        neutral=text.get("neutral", {}),
+        commands=commands,
+        xfail=text.get("conformance", {}).get("xfail", {}),
+    )
 
 
 @cache
@@ -218,9 +226,12 @@ def load_class(card: Card) -> type[Plugin]:
     except (Exception, SystemExit) as error:
         place = place_of(error)
         raise PluginError(
-            "PLUGIN-IMPORT", f"plugin {card.name!r} ({card.origin}) can't be imported: {type(error).__name__}: {error}",
-            mend="mend or uninstall the plugin", file=place[0], line=place[1],
-        ) from error  # fmt: skip
+            "PLUGIN-IMPORT",
+            f"plugin {card.name!r} ({card.origin}) can't be imported: {type(error).__name__}: {error}",
+            mend="mend or uninstall the plugin",
+            file=place[0],
+            line=place[1],
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Plugin)):
         raise PluginError(
             "PLUGIN-CLASS",

@@ -1,4 +1,6 @@
-"""A whole run: data, training (or rounds of it), evaluations before and after, weights that are kept, a truthful end."""
+"""A whole run: data, training (or rounds of it), evaluations before and after, weights that are kept, a
+truthful end.
+"""
 
 from __future__ import annotations
 
@@ -180,9 +182,18 @@ def _result(
             elif not name.startswith(("validation/", "end/")):
                 first[name], last[name] = points[0][1], points[-1][1]
     return FitResult(
-        dir=session.dir, name=assembled.run.name, steps=steps, first=first, last=last, validation=found, before=before,
-        after=after, final=final, rounds=rounds, stopped_by=stopped_by,
-    )  # fmt: skip
+        dir=session.dir,
+        name=assembled.run.name,
+        steps=steps,
+        first=first,
+        last=last,
+        validation=found,
+        before=before,
+        after=after,
+        final=final,
+        rounds=rounds,
+        stopped_by=stopped_by,
+    )
 
 
 def _rewind(session: Session, job: Job) -> None:

@@ -110,14 +110,19 @@ class PluginManager(pluggy.PluginManager):
 
                 file, line = place_of(error)
                 raise PluginError(
-                    "PLUGIN-RAISED", f"{self.title(name)} failed in {hook_name}: {type(error).__name__}: {error}",
-                    mend="mend the plugin, or leave it out", file=file, line=line,
-                ) from error  # fmt: skip
+                    "PLUGIN-RAISED",
+                    f"{self.title(name)} failed in {hook_name}: {type(error).__name__}: {error}",
+                    mend="mend the plugin, or leave it out",
+                    file=file,
+                    line=line,
+                ) from error
             if value is not None:
                 yield Answer(name, value)
 
     def one(self, hook_name: str, **arguments: Any) -> Answer | None:
-        """The single answer of a singular hook, the default's only where no plugin answers; two owners are a conflict."""
+        """The single answer of a singular hook, the default's only where no plugin answers; two owners are a
+        conflict.
+        """
         assert CARDINALITY[hook_name] == "one"
         answers = list(self.answers(hook_name, **arguments))
         chosen = [answer for answer in answers if answer.plugin != DEFAULTS] or answers
@@ -150,8 +155,11 @@ class PluginManager(pluggy.PluginManager):
                 continue
             if key in owner:
                 raise ConflictError(
-                    "TWO-RECORDS", f"{hook_name}: {self.title(owner[key])} and {self.title(name)} both bring a record named {key[1]!r}",
-                    mend="switch one of them off (--no-plugin NAME)", key="plugins",
-                )  # fmt: skip
+                    "TWO-RECORDS",
+                    f"{hook_name}: {self.title(owner[key])} and {self.title(name)} both bring a record "
+                    f"named {key[1]!r}",
+                    mend="switch one of them off (--no-plugin NAME)",
+                    key="plugins",
+                )
             owner[key] = name
         return found

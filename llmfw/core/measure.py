@@ -48,7 +48,7 @@ def measure(plan: Plan, run: Run, policy: Policy, when: When | None) -> Measured
         if not isinstance(result, EvaluationResult):
             raise PluginError(
                 "PLUGIN-RECORD",
-                f"evaluation {evaluation.name!r} of plugin {answer.plugin!r} returned {type(result).__name__}",
+                f"evaluation {evaluation.name!r} of plugin {answer.plugin!r} gave {type(result).__name__}",
                 mend="return a llmfw.EvaluationResult",
             )
         for name in set(result.metrics) & set(metrics):

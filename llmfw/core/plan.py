@@ -27,7 +27,9 @@ RECORD_OF: dict[str, type | None] = {
     "llmfw_kv_cache": records.CacheFactory,
     "llmfw_decoder": records.Decoder,
 }
-"""Hook -> record that it returns, in the order in which a run calls them; None: an object of Lightning or a data module."""
+"""Hook -> record that it returns, in the order in which a run calls them; None: an object of Lightning or a
+data module.
+"""
 
 TRAINING = (
     "llmfw_datamodule",
@@ -44,7 +46,9 @@ _OUTSIDE = ("run.", "tracking.", "checkpoint.", "trainer.progress", "trainer.max
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will do. ``answers`` maps a hook (``llmfw_metrics`` per stage: ``llmfw_metrics/train``) to its records."""
+    """What a run will do. ``answers`` maps a hook (``llmfw_metrics`` per stage: ``llmfw_metrics/train``) to
+    its records.
+    """
 
     verb: str
     plugins: tuple[tuple[str, str], ...]
@@ -102,15 +106,24 @@ class Plan:
 
 
 def make_plan(
-    manager: PluginManager, run: Run, tokenizer: Any, model_config: Any, *, verb: str, settings: Mapping[str, Any],
-    data_kind: Callable[[Any], str | None] = lambda datamodule: None, notes: Sequence[str] = (), facts: Mapping[str, Any] | None = None,
-) -> Plan:  # fmt: skip
+    manager: PluginManager,
+    run: Run,
+    tokenizer: Any,
+    model_config: Any,
+    *,
+    verb: str,
+    settings: Mapping[str, Any],
+    data_kind: Callable[[Any], str | None] = lambda datamodule: None,
+    notes: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> Plan:
     """Ask every hook that the verb needs, in order, and check the answers.
 
     ``data_kind(datamodule)`` tells the form of the rows where it can be known beforehand.
 
     Raises:
-        ConflictError: two owners, two records of one name, a loss over data of another form, a refusal that is met.
+        ConflictError: two owners, two records of one name, a loss over data of another form, a refusal that
+            is met.
         PluginError: a record of the wrong type, or an error inside a plugin.
     """
     given = {"run": run, "tokenizer": tokenizer, "model_config": model_config}
@@ -244,7 +257,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     function = getattr(value, "func", value)  # functools.partial: its function names it
-    return f"{getattr(function, '__module__', type(value).__module__)}.{getattr(function, '__qualname__', type(value).__qualname__)}"
+    module = getattr(function, "__module__", type(value).__module__)
+    return f"{module}.{getattr(function, '__qualname__', type(value).__qualname__)}"
 
 
 def _digest(value: Any) -> str:

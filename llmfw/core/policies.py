@@ -24,7 +24,12 @@ def policy_over(assembled: Assembled, built: Any) -> GeneratingPolicy:
     return GeneratingPolicy(
         LocalPolicy(built.module, built.companions, assembled.tokenizer, built.batch_keys),
         assembled.tokenizer,
-        from_config(generation, assembled.tokenizer, assembled.run.seed),
+        from_config(
+            generation,
+            assembled.tokenizer,
+            assembled.run.seed,
+            model_generation_config=getattr(built.module, "generation_config", None),
+        ),
         cache=assembled.plan.one("llmfw_kv_cache"),
         decoder=assembled.plan.one("llmfw_decoder"),
         batch_size=generation.batch_size,

@@ -1,4 +1,6 @@
-"""Rounds of a sampler: ask for records, train on them, evaluate; each round resumable, every generated token counted."""
+"""Rounds of a sampler: ask for records, train on them, evaluate; each round resumable, every generated token
+counted.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _COUNTED = ("prompts", "samples", "tokens", "seconds")
 
 
 class Ledger:
-    """What sampling cost, by purpose: prompts, samples, tokens, seconds. Written by rename after every change."""
+    """What sampling cost, by purpose: prompts, samples, tokens, seconds. Written by rename after every
+    change.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -81,8 +85,9 @@ def run_rounds(
 ) -> list[RoundState]:
     """Rounds until the sampler ends them.
 
-    A round whose records are on disk isn't sampled again, one that was trained to the end isn't trained again, so a kill
-    anywhere costs at most the round's present phase (training resumes from its own checkpoints).
+    A round whose records are on disk isn't sampled again, one that was trained to the end isn't trained
+    again, so a kill anywhere costs at most the round's present phase (training resumes from its own
+    checkpoints).
 
     Args:
         rows: the data module's rows, the sampler's source.

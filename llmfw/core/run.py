@@ -1,4 +1,6 @@
-"""What hooks are given: the run's read-only config, its folder, and the services and models that plugins share."""
+"""What hooks are given: the run's read-only config, its folder, and the services and models that plugins
+share.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ class Run:
         return self._built[key]
 
     def policy(self, name: str) -> Policy:
-        """An auxiliary model (``models.NAME`` of the config, or a round's ``keep_as``): loaded on first use, frozen, shared."""
+        """An auxiliary model (``models.NAME`` of the config, or a round's ``keep_as``): loaded on first use,
+        frozen, shared.
+        """
         if name not in self._policies:
             if self._open is None:
                 raise PluginError(

@@ -44,7 +44,8 @@ class Session:
 def open_session(
     assembled: Assembled, resume: Resume, *, parent: Session | None = None, round_dir: Path | None = None
 ) -> Iterator[Session]:
-    """Make the run's folder (or take over an unfinished run's), keep its journal, tell MLflow, and close it truthfully.
+    """Make the run's folder (or take over an unfinished run's), keep its journal, tell MLflow, and close it
+    truthfully.
 
     Raises:
         CheckpointError: ``resume="must"`` and there is nothing to go on with.

@@ -32,6 +32,7 @@ from llmfw.core.models import (
     build_model,
     load_weights,
     parameter_groups,
+    rank_local_names,
     reference_key,
     reference_of,
     save_weights,
@@ -202,6 +203,7 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         log_every=root.trainer.log_every,
         steps_per_epoch=_loader(job, max_steps=steps).steps_per_epoch,
         newest=lambda: newest_verified(folder),
+        rank_local=rank_local_names,
         save=save_weights,
         load=load_weights,
         about=lambda built: manifest_of(assembled, built),
@@ -238,7 +240,7 @@ def _callbacks(job: Job, steps: int, folder: Path) -> list[Callback]:
 
 
 def validate_held_out(job: Job, module: TrainModule) -> dict[str, float]:
-    """Mean loss and metrics over the held-out samples, shared by the processes; empty where there are none."""
+    """Mean loss and metrics over the held-out samples, each process its share; {} where there are none."""
     plan = job.assembled.plan
     trainer = module.trainer if module._trainer is not None else None
     rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
@@ -267,7 +269,7 @@ def _answers(module: TrainModule, prompts: Sequence[Any]) -> list[str]:
 
 
 def _reference(job: Job, built: Any, steps: int) -> Policy:
-    """The reference's façade; with ``trainer.reference=cache`` log-probs of all samples to come are on disk first."""
+    """The reference's façade; with ``trainer.reference=cache`` its log-probs go to disk first."""
     root = job.assembled.run.config
     reference = reference_of(built, root.trainer.reference)
     if root.trainer.reference == "cache":

@@ -30,47 +30,10 @@ def open_model(verb: Verb, layers: dict[str, Any]) -> Opened:
     from llmfw.core.open import open_policy
     from llmfw.core.say import say
 
-    if verb in ("evaluate", "validate") and (found := settings_of_run(layers["overrides"])):
-        run, layers["base"] = found
-        say(f"note: data and plugins are those of run {run}; --config and KEY=VALUE change them")
-    assembled = assemble(settle(**layers), verb)
+    assembled = assemble(settle(measuring=verb in ("evaluate", "validate"), **layers), verb)
     for note in assembled.plan.notes:
         say(f"note: {note}")
     return open_policy(assembled)
-
-
-_OF_RUN = ("plugins", "seed", "models", "tokenizer", "data", "trainer", "generation")
-"""Sections of a saved run under which its weights are measured again, beside those of its plugins."""
-
-
-def settings_of_run(overrides: Sequence[str]) -> tuple[Path, dict[str, Any]] | None:
-    """(folder, settings) of the run whose weights ``model=`` names among the overrides; else None.
-
-    They are the run's data, plugins, sampling and the like, but not its model: that is what was saved.
-    """
-    from llmfw.core.models import resolve_model
-    from llmfw.core.strict_yaml import load_file
-
-    named = [word.partition("=") for word in overrides]
-    models = [value for key, _, value in named if key.strip() in ("model", "model.name")]
-    folder = resolve_model(models[-1]).folder if models and models[-1] else None
-    for run in folder.parents[:2] if folder else ():
-        if (run / "run.json").is_file() and (run / "config.yaml").is_file():
-            saved = load_file(run / "config.yaml").data
-            plugins = saved.get("plugins") or []
-            return run, {key: _literal(saved[key]) for key in (*_OF_RUN, *plugins) if key in saved}
-    return None
-
-
-def _literal(value: Any) -> Any:
-    """A saved value as it was meant: a file escapes ``${``."""
-    if isinstance(value, str):
-        return value.replace("\\${", "${")
-    if isinstance(value, list):
-        return [_literal(one) for one in value]
-    if isinstance(value, dict):
-        return {key: _literal(one) for key, one in value.items()}
-    return value
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -35,7 +35,9 @@ _TITLES = {
     "--full", is_flag=True, help="Print every setting, not only those that differ from the core's defaults."
 )
 def command(as_json: bool, full: bool, **layers: Any) -> None:
-    """Print what a run would do: plugins, every hook's answer, settings and the plan's hash. Reads no weights."""
+    """Print what a run would do: plugins, every hook's answer, settings and the plan's hash. Reads no
+    weights.
+    """
     from llmfw.core.assemble import assemble, settle
 
     plan = assemble(settle(**layers), "plan").plan

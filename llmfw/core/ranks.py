@@ -141,7 +141,7 @@ def take_local_state(checkpoint: Mapping[str, Any], names: Sequence[str], rank: 
     if len(saved) != world() or any(set(own) != set(names) for own in saved):
         raise CheckpointError(
             "CHECKPOINT-RANKS",
-            f"parameters that each process owns alone were saved by {len(saved)} processes, this run has {world()}",
+            f"parameters that each process owns were saved by {len(saved)} processes, this run has {world()}",
             mend=f"resume with trainer.devices={len(saved)} and the same plugins",
         )
     for name, own in saved[rank].items():

@@ -15,7 +15,9 @@ PLAIN = "from llmfw.core.plugin import Plugin\nclass Toy(Plugin):\n    pass\n"
 
 
 def test_cards_are_read_without_importing_any_part_of_the_plugin(tmp_path: Path):
-    write_toy(tmp_path, "quiet", "raise RuntimeError('imported')", card='kinds = ["loss"]\nneeds = ["Rater"]\n')
+    write_toy(
+        tmp_path, "quiet", "raise RuntimeError('imported')", card='kinds = ["loss"]\nneeds = ["Rater"]\n'
+    )
     (tmp_path / "toy_quiet" / "__init__.py").write_text("raise RuntimeError('imported')")
     with installed(tmp_path):
         card = discovery.cards()["quiet"]
@@ -65,7 +67,8 @@ def test_one_name_over_two_distributions_is_a_conflict_that_names_both(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "source", ["import nothing_of_that_name", "def broken(:\n", "raise SystemExit(0)", "raise ValueError('no')"]
+    "source",
+    ["import nothing_of_that_name", "def broken(:\n", "raise SystemExit(0)", "raise ValueError('no')"],
 )
 def test_a_plugin_that_fails_on_import_is_named_with_its_file_and_line(tmp_path: Path, source: str):
     write_toy(tmp_path, "rotten", "\n" + source)

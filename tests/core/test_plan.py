@@ -28,7 +28,9 @@ class Pairs(Plugin):
         return Loss(name="pairs", call=_call, batch_kind="preference", unit="pairs")
 
 
-def _plan(*plugins: tuple[str, Plugin], root: Root | None = None, kind: str | None = None, **settings) -> Plan:
+def _plan(
+    *plugins: tuple[str, Plugin], root: Root | None = None, kind: str | None = None, **settings
+) -> Plan:
     root = root or Root()
     root.plugins = [name for name, _ in plugins]
     run = Run(root, Path("."), "test")

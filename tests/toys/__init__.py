@@ -11,8 +11,12 @@ from pathlib import Path
 from llmfw.core import discovery
 
 
-def write_toy(site: Path, name: str, source: str, *, card: str | None = "", overlay: str | None = None) -> None:
-    """A distribution ``toy-NAME`` in the folder ``site``: package, entry point, card (None: a one-file plugin), overlay."""
+def write_toy(
+    site: Path, name: str, source: str, *, card: str | None = "", overlay: str | None = None
+) -> None:
+    """A distribution ``toy-NAME`` in the folder ``site``: package, entry point, card (None: a one-file
+    plugin), overlay.
+    """
     package = site / f"toy_{name}"
     package.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").write_text("")

@@ -6,7 +6,9 @@ import llmfw
 from llmfw import Plugin, hookimpl
 """
 
-COMMAND = HEAD + """
+COMMAND = (
+    HEAD
+    + """
 class Toy(Plugin):
     @hookimpl
     def llmfw_commands(self):
@@ -19,8 +21,11 @@ class Toy(Plugin):
             return hello
         return [llmfw.Command(name="toy-hello", help="Say hello.", factory=factory)]
 """
+)
 
-SERVICE = HEAD + """
+SERVICE = (
+    HEAD
+    + """
 class Toy(Plugin):
     built = 0
 
@@ -38,8 +43,11 @@ class Toy(Plugin):
             return llmfw.EvaluationResult(metrics={"toy/rating": float(rater("four") + services("Rater")(""))})
         return [llmfw.Evaluation(name="toy_rating", run=rate)]
 """
+)
 
-DATAMODULE = HEAD + """
+DATAMODULE = (
+    HEAD
+    + """
 class Rows(llmfw.DataModule):
     kind = "completion"
 
@@ -52,8 +60,11 @@ class Toy(Plugin):
     def llmfw_datamodule(self, run, tokenizer):
         return Rows()
 """
+)
 
-TRANSFORMS = HEAD + """
+TRANSFORMS = (
+    HEAD
+    + """
 from dataclasses import replace
 
 class Toy(Plugin):
@@ -72,8 +83,11 @@ class Toy(Plugin):
             make(name="backwards", stage="order", apply=lambda units, epoch: list(range(len(units)))[::-1]),
         ]
 """
+)
 
-SAMPLER = HEAD + """
+SAMPLER = (
+    HEAD
+    + """
 class Toy(Plugin):
     @dataclass
     class Config:
@@ -91,8 +105,11 @@ class Toy(Plugin):
             return llmfw.Round(records=records, start="last" if index else "base", keep_as="student")
         return llmfw.RolloutSampler(name="toy", next=next_round)
 """
+)
 
-SURGERY = HEAD + """
+SURGERY = (
+    HEAD
+    + """
 class Toy(Plugin):
     @dataclass
     class Config:
@@ -110,8 +127,11 @@ class Toy(Plugin):
         return [llmfw.Surgery(name="shift", phase="after_load", apply=apply, trainable=("model.norm.toy_shift",),
                               no_weight_decay=("model.norm.toy_shift",))]
 """
+)
 
-LOSS = HEAD + """
+LOSS = (
+    HEAD
+    + """
 class Toy(Plugin):
     @hookimpl
     def llmfw_loss(self, run, tokenizer, model_config):
@@ -121,16 +141,22 @@ class Toy(Plugin):
                                     details={"nll": -logps.detach()})
         return llmfw.Loss(name="toy", call=call, batch_kind="text", unit="tokens")
 """
+)
 
-METRICS = LOSS.replace("class Toy(Plugin):", """class Toy(Plugin):
+METRICS = LOSS.replace(
+    "class Toy(Plugin):",
+    """class Toy(Plugin):
     @hookimpl
     def llmfw_metrics(self, run, stage):
         from torchmetrics import MaxMetric
         return [llmfw.NamedMetric(name="toy/worst", factory=MaxMetric,
                                   update=lambda metric, output, batch: metric.update(output.details["nll"]))]
-""")
+""",
+)
 
-CALLBACKS = HEAD + """
+CALLBACKS = (
+    HEAD
+    + """
 class Toy(Plugin):
     steps = 0
 
@@ -143,8 +169,11 @@ class Toy(Plugin):
                 Toy.steps += 1
         return [Count()]
 """
+)
 
-KV_CACHE = HEAD + """
+KV_CACHE = (
+    HEAD
+    + """
 class Toy(Plugin):
     calls = 0
     widths = []
@@ -162,8 +191,11 @@ class Toy(Plugin):
             return DynamicCache(config=config)
         return llmfw.CacheFactory(name="toy", build=build, attention=("toy_attention", attention), prefill_chunk=4)
 """
+)
 
-DECODER = HEAD + """
+DECODER = (
+    HEAD
+    + """
 class Toy(Plugin):
     @hookimpl
     def llmfw_decoder(self, run, model_config):
@@ -171,3 +203,4 @@ class Toy(Plugin):
             return [104, 105][: sampling.max_new_tokens]
         return llmfw.Decoder(name="toy", generate=generate)
 """
+)

@@ -110,6 +110,7 @@ def section(cls: type, owner: str | None = None) -> Section:
 
 def _node(kind: Any, item: dataclasses.Field[Any], owner: str | None) -> Node:
     help_text = str(item.metadata.get("help", ""))
+    kind = _BARE.get(kind, kind)
     default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _with_defaults(section(kind, owner), default)
@@ -125,6 +126,9 @@ def _node(kind: Any, item: dataclasses.Field[Any], owner: str | None) -> Node:
         return Table(Leaf(of_value), table, help_text)
     _supported(kind, item.name)
     return Leaf(kind, default, help_text, tuple(item.metadata.get("choices", ())), item.metadata)
+
+
+_BARE: Mapping[Any, Any] = {list: list[Any], dict: dict[str, Any]}
 
 
 def _with_defaults(node: Section, instance: Any) -> Section:
@@ -150,7 +154,7 @@ def _supported(kind: Any, name: str) -> None:
     origin = typing.get_origin(kind)
     if kind in (Any, bool, int, float, str, Path, type(None)) or origin is Literal:
         return
-    if is_union(kind) or origin in (list, tuple, Sequence) or origin is dict:
+    if is_union(kind) or origin in (list, tuple) or origin is dict:
         for part in typing.get_args(kind):
             if part is not Ellipsis:
                 _supported(part, name)
@@ -221,7 +225,7 @@ def one_type_name(kind: Any) -> str:
     names = {Any: "any", type(None): "null", str: "text", Path: "path"}
     if kind in names:
         return names[kind]
-    if typing.get_origin(kind) in (list, tuple, Sequence):
+    if typing.get_origin(kind) in (list, tuple):
         inner = [one_type_name(part) for part in typing.get_args(kind) if part is not Ellipsis]
         return f"list of {inner[0] if len(set(inner)) == 1 else ', '.join(inner)}"
     return getattr(kind, "__name__", str(kind))

@@ -82,7 +82,7 @@ def _fit(kind: Any, value: Any, key: str, texts: Texts) -> Any:
         if value not in kind.__members__:
             raise _choice(value, list(kind.__members__), key)
         return value
-    if origin in (list, tuple, Sequence):
+    if origin in (list, tuple):
         return _fit_list(kind, value, key, texts)
     if origin is dict:
         if not isinstance(value, dict):

@@ -234,7 +234,7 @@ ODD_KEYS = [
 ODD_KEYS += ["tracking.tags.x.y", "model.config.x", "\udcff", "x\ny", "optimizer.betas[0]", "model.__class__"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -437,6 +437,79 @@ def test_a_config_of_types_that_settings_cant_have_is_a_plugin_error(site: Path)
             assert refused(PluginError, plugins=[name]).exit_code == 4
 
 
+KINDS = """
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+from llmfw.core.plugin import Plugin
+
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
+
+@dataclass
+class Inner:
+    a: int = 1
+    b: list[float] = field(default_factory=lambda: [1.0])
+
+class Toy(Plugin):
+    @dataclass
+    class Config:
+        colour: Colour = Colour.RED
+        path: Path | None = None
+        pair: tuple[int, float] = (1, 2.0)
+        many: tuple[int, ...] = (1,)
+        inner: Inner = field(default_factory=lambda: Inner(a=5))
+        table: dict[str, Inner] = field(default_factory=dict)
+        word: Literal["x", "y"] | None = None
+        mix: int | str = 3
+        lists: dict[str, list[int]] = field(default_factory=lambda: {"k": [1]})
+        bare: list = field(default_factory=list)
+"""
+
+
+def test_every_kind_of_setting_reaches_the_plugin_with_its_type(site: Path, tmp_path: Path):
+    write_toy(site, "kinds", KINDS)
+    with installed(site):
+        plain = load_config(plugins=["kinds"]).plugin_settings["kinds"]
+        assert (plain.colour.name, plain.pair, plain.inner.a, plain.lists) == ("RED", (1, 2.0), 5, {"k": [1]})
+        overrides = [
+            "colour=BLUE",
+            "path=/a",
+            "pair=[2,3]",
+            "many=[1,2,3]",
+            "inner.a=2",
+            "table.q.a=9",
+            "word=y",
+        ]
+        overrides += ["mix=abc", "lists={z: [3]}", "bare=[1, {x: yes}]"]
+        resolved = load_config(plugins=["kinds"], overrides=[f"kinds.{text}" for text in overrides])
+        found = resolved.plugin_settings["kinds"]
+        assert (found.colour.name, found.path, found.pair, found.many) == (
+            "BLUE",
+            Path("/a"),
+            (2, 3.0),
+            (1, 2, 3),
+        )
+        assert (found.inner.a, found.inner.b, found.table["q"].a, found.table["q"].b) == (2, [1.0], 9, [1.0])
+        assert (found.word, found.mix, found.bare) == ("y", "abc", [1, {"x": "yes"}])
+        assert found.lists == {"k": [1], "z": [3]}
+        again = load_config(files=[file(tmp_path, resolved.to_yaml())])
+        assert again.flat() == resolved.flat()
+        for wrong in (
+            "colour=GREEN",
+            "pair=[1]",
+            "many=[a]",
+            "inner=3",
+            "table.q.c=1",
+            "word=z",
+            "mix=[1]",
+            "bare=1",
+        ):
+            assert refused(plugins=["kinds"], overrides=[f"kinds.{wrong}"]).key.startswith("kinds.")
+
+
 def test_a_heading_with_nothing_under_it_sets_nothing(tmp_path: Path):
     path = file(tmp_path, "optimizer:\n  # lr: 1\nmodels:\nseed: 3\n")
     assert load_config(files=[path]).root.seed == 3
@@ -512,7 +585,7 @@ TEXTS = (
 SCALARS = st.none() | st.booleans() | TEXTS
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.fixed_dictionaries(
         {

@@ -109,7 +109,8 @@ def load_file(path: Path) -> Document:
 
 
 def load(text: str, *, file: str | None = None, key: str = "") -> Document:
-    """Parse one YAML document; plain scalars mean what ``plain`` says. ``key`` is the dotted key of the whole.
+    """Parse one YAML document; plain scalars mean what ``plain`` says. ``key`` is the dotted key of the
+    whole.
 
     Raises:
         UsageError: anything that the strict kind of YAML doesn't have, with its line.

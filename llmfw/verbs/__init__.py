@@ -1,4 +1,4 @@
-"""The verbs of the command line, one module each. Listed here, so that ``llmfw --help`` imports none of them."""
+"""The verbs of the command line, one module each; listed here, so that ``llmfw --help`` imports none."""
 
 from __future__ import annotations
 

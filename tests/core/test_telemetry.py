@@ -64,7 +64,17 @@ def watched(script: str, folder: Path) -> list[list[str]]:
     """What a fresh process tried to reach; it isn't told that it's a test, because libraries are quiet in
     tests.
     """
-    hints = {"CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "MLFLOW_TRACKING_URI", "BUILDKITE", "JENKINS_URL", "TF_BUILD", *OPT_OUT}  # fmt: skip
+    hints = {
+        "CI",
+        "GITHUB_ACTIONS",
+        "PYTEST_CURRENT_TEST",
+        "PYTEST_VERSION",
+        "MLFLOW_TRACKING_URI",
+        "BUILDKITE",
+        "JENKINS_URL",
+        "TF_BUILD",
+        *OPT_OUT,
+    }
     environment = {name: value for name, value in os.environ.items() if name not in hints}
     done = subprocess.run(
         [sys.executable, "-c", WATCH + script, str(folder)],

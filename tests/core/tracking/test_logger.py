@@ -31,9 +31,15 @@ def test_a_trainer_writes_its_metrics_into_the_journal(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.jsonl") as journal:
         logger = JournalLogger(journal, "toy")
         trainer = Trainer(
-            max_steps=3, logger=logger, log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, accelerator="cpu", default_root_dir=tmp_path,
-        )  # fmt: skip
+            max_steps=3,
+            logger=logger,
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            accelerator="cpu",
+            default_root_dir=tmp_path,
+        )
         trainer.fit(Toy(), DataLoader(torch.ones(3, 1)))
         assert logger.save_dir == str(tmp_path)
         assert (logger.name, logger.version) == ("toy", tmp_path.name)

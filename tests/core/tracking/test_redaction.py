@@ -15,8 +15,22 @@ JWT = "eyJ" + "hbGciOiJIUzI1NiJ9" + "." + "eyJ" + "zdWIiOiIxMjM0In0" + "." + "c2
 
 @pytest.mark.parametrize(
     "key",
-    ["token", "hub.token", "hf_token", "apiKey", "api_key", "API-KEY", "password", "db.passwd", "clientSecret", "aws_secret_access_key", "private_key", "AUTH_TOKEN", "credentials"],
-)  # fmt: skip
+    [
+        "token",
+        "hub.token",
+        "hf_token",
+        "apiKey",
+        "api_key",
+        "API-KEY",
+        "password",
+        "db.passwd",
+        "clientSecret",
+        "aws_secret_access_key",
+        "private_key",
+        "AUTH_TOKEN",
+        "credentials",
+    ],
+)
 def test_a_key_that_names_a_secret_hides_its_value(key: str) -> None:
     assert redact({key: "correct horse"}) == {key: "***"}
 

@@ -48,7 +48,7 @@ def store(runs: Path) -> str:
     return f"sqlite:///{runs}/mlflow.db"
 
 
-def client(uri: str):  # noqa: ANN201  # mlflow has no types
+def client(uri: str):  # mlflow has no types
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
@@ -112,9 +112,15 @@ def expected(steps: range) -> Stored:
 
 def test_a_run_arrives_whole_with_params_tags_files_and_status(runs: Path, store: str) -> None:
     run = open_run(
-        name="whole", runs=runs, plugins=["ld_dpo", "frames"], fingerprint="abc", config={"seed": 3, "note": "x" * 9000, "odd key?": 1},
-        config_yaml="seed: 3\n", plan={"verb": "fit"}, cards={"ld_dpo": {}},
-    )  # fmt: skip
+        name="whole",
+        runs=runs,
+        plugins=["ld_dpo", "frames"],
+        fingerprint="abc",
+        config={"seed": 3, "note": "x" * 9000, "odd key?": 1},
+        config_yaml="seed: 3\n",
+        plan={"verb": "fit"},
+        cards={"ld_dpo": {}},
+    )
     (run.dir / "tables").mkdir()
     (run.dir / "tables" / "margins.json").write_text("[]")
     sync = MlflowSync(run.dir, None, "mine", runs=runs, tags={"purpose": "test"}, interval=0.05)
@@ -464,7 +470,22 @@ def test_a_server_frozen_in_the_middle_of_a_run_and_thawed_later_has_every_value
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     runs.mkdir()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--default-artifact-root", str(runs / "mlartifacts")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--default-artifact-root",
+        str(runs / "mlartifacts"),
+    ]
     server = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -529,10 +550,19 @@ def test_what_is_rewound_before_it_was_sent_is_never_sent(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "fit"),
     [
-        ("rewards/margins", "rewards/margins"), ("acc@5", "acc_5"), ("../x", "___x"), ("/x", "_x"), ("a//b", "a__b"), (".", "_"),
-        ("", "_"), ("ä", "_"), ("a" * 300, "a" * 250), ("x/", "x_"), ("a b:c", "a b:c"),
+        ("rewards/margins", "rewards/margins"),
+        ("acc@5", "acc_5"),
+        ("../x", "___x"),
+        ("/x", "_x"),
+        ("a//b", "a__b"),
+        (".", "_"),
+        ("", "_"),
+        ("ä", "_"),
+        ("a" * 300, "a" * 250),
+        ("x/", "x_"),
+        ("a b:c", "a b:c"),
     ],
-)  # fmt: skip
+)
 def test_names_are_fitted_to_what_mlflow_takes(name: str, fit: str) -> None:
     from mlflow.utils.validation import _validate_metric_name
 

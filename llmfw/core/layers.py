@@ -237,7 +237,7 @@ def _split(root: Section, key: str) -> list[str]:
 
 def put_aside_tied(layers: list[Layer], root: Section) -> None:
     """Drop what belongs to another name: ``data=my.jsonl`` puts a plugin's ``data.options`` aside."""
-    for path, node in _named(root, layers):
+    for path, node in named_sections(root, layers):
         names = [
             (index, layer.get((*path, "name")))
             for index, layer in enumerate(layers)
@@ -259,7 +259,7 @@ def put_aside_tied(layers: list[Layer], root: Section) -> None:
                 layer.settings = kept
 
 
-def _named(root: Section, layers: Iterable[Layer]) -> Iterator[tuple[Path_, Section]]:
+def named_sections(root: Section, layers: Iterable[Layer]) -> Iterator[tuple[Path_, Section]]:
     """Sections that have a name: model, data, and each auxiliary model."""
     for name, node in root.keys.items():
         if isinstance(node, Section) and node.cls in NAMED:
@@ -273,9 +273,6 @@ def _named(root: Section, layers: Iterable[Layer]) -> Iterator[tuple[Path_, Sect
             }
             for part in used:
                 yield (name, part), node.values
-
-
-named_sections = _named
 
 
 def check_overlays(layers: Sequence[Layer], first: str | None) -> list[Layer]:

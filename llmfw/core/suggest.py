@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from difflib import SequenceMatcher, get_close_matches
 
 from llmfw.core.keys import Leaf, Section, find, leaves
@@ -120,8 +120,3 @@ def _score(group: str, last: str, name: str) -> float:
 
 def _alike(one: str, other: str) -> float:
     return SequenceMatcher(None, one, other).ratio()
-
-
-def near_names(name: str, known: Sequence[str]) -> list[str]:
-    """At most three known names that resemble ``name``."""
-    return get_close_matches(name, known, n=3, cutoff=0.5)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,7 @@ def load_file(path: Path) -> Document:
         UsageError: no such file, not UTF-8, too large, not YAML of the strict kind, or no mapping at the top.
     """
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
+        raw = _read(path) if path.is_file() else _read_once(path)
     except OSError as error:
         what = f"can't be read: {error.strerror or error}"
         raise UsageError("CONFIG-FILE", what, mend="check the path and its permissions", file=path) from error
@@ -106,6 +106,17 @@ def load_file(path: Path) -> Document:
             line=1,
         )
     return document
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
+
+
+@cache
+def _read_once(path: Path) -> bytes:
+    """A pipe (``--config <(...)``) gives its text once, but a configuration may be merged more than once."""
+    return _read(path)
 
 
 def load(text: str, *, file: str | None = None, key: str = "") -> Document:

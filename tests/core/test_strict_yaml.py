@@ -195,6 +195,17 @@ def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
     assert load_file(path).data == {}
 
 
+def test_a_pipe_can_be_read_more_than_once():
+    import os
+
+    reading, writing = os.pipe()
+    os.write(writing, b"a: 1\n")
+    os.close(writing)
+    path = Path(f"/dev/fd/{reading}")
+    assert load_file(path).data == load_file(path).data == {"a": 1}
+    os.close(reading)
+
+
 def test_folders_missing_files_and_endless_ones_are_refused(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * (MAX_BYTES + 1))

@@ -148,7 +148,7 @@ def facts(folder: Path) -> dict[str, Any]:
     verify(newest)
     files = {name: digest for name, (digest, _) in manifest.files.items() if name.endswith(".safetensors")}
     assert any("optimizer" in name for name in files) and len(files) > 1
-    consumed = dict(json.loads(line) for line in (folder.parent / "consumed.jsonl").read_text().splitlines())
+    consumed = [json.loads(line) for line in (folder.parent / "consumed.jsonl").read_text().splitlines()]
     journal = read_journal(folder / "journal.jsonl")
     repeatable = {
         name: [(step, value.hex()) for step, value in points]
@@ -181,6 +181,8 @@ def check(warm: Warm, tmp_path: Path, args: list[str], kills: list[str | int]) -
     for what, value in _whole[key].items():
         assert killed[what] == value, what
     assert len(killed["series"]["loss"]) == 10 and len(killed["samples"]) == 10
+    steps = len((tmp_path / "killed" / "consumed.jsonl").read_text().splitlines())
+    assert steps <= 10 + 3 * len(kills), "each kill costs at most the steps between two checkpoints"
 
 
 def test_preference_pairs_under_lora_with_accumulation_survive_two_kills_before_a_checkpoint_and_one_in_it(

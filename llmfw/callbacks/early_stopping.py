@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from llmfw.callbacks.validation import Validation
 from llmfw.core.errors import UsageError
 
 log = logging.getLogger("llmfw")
@@ -32,7 +33,19 @@ class EarlyStopping(Callback):
         self._judged = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that has stopped stays so; a validation that was owed is judged."""
+        """A run that has stopped stays so; a validation that was owed is judged.
+
+        Raises:
+            UsageError: NO-VALIDATION, where nothing would ever be judged.
+        """
+        callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+        if not any(isinstance(callback, Validation) and callback.every for callback in callbacks):
+            raise UsageError(
+                "NO-VALIDATION",
+                f"early stopping waits for {self.metric}, and no validation is planned",
+                mend="set trainer.validate_every, or trainer.early_stopping.metric=null",
+                key="trainer.validate_every",
+            )
         self._judge(trainer, pl_module)
         if self.waited >= self.patience:
             self._stop(trainer, pl_module)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmfw.core.errors import NumericsError
+from llmfw.core.errors import CheckpointError, NumericsError
 
 _SMALLEST_SCALE = 1.0
 """A gradient that overflows float16 even at this scale isn't a matter of scale."""
@@ -73,7 +73,7 @@ def refuse_nonfinite(
     file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     what = "the gradient" if loss_fine else "the loss"
     shown = ", ".join(blamed[:8]) + (f" and {len(blamed) - 8} more" if len(blamed) > 8 else "")
-    last = newest()
+    last = _or_none(newest)
     good = f"; the last good checkpoint is {last}" if last else "; there is no checkpoint yet"
     raise NumericsError(
         "NON-FINITE",
@@ -81,3 +81,10 @@ def refuse_nonfinite(
         mend="look at those samples, or lower optimizer.lr",
         file=run_dir,
     )
+
+
+def _or_none(newest: Callable[[], Path | None]) -> Path | None:
+    try:
+        return newest()
+    except CheckpointError:  # all of them damaged: what stopped the run is still the thing to report
+        return None

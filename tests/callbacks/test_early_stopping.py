@@ -68,6 +68,17 @@ def test_an_unknown_metric_names_those_that_are_measured(tmp_path: Path) -> None
     assert caught.value.key == "trainer.early_stopping.metric"
 
 
+@pytest.mark.parametrize(
+    "pieces", [[], [Validation(lambda module: {}, every=0)]], ids=["none", "at the end only"]
+)
+def test_early_stopping_without_validations_is_refused_before_the_first_step(
+    tmp_path: Path, pieces: Any
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        fit(tmp_path, *pieces, EarlyStopping("validation/loss"))
+    assert caught.value.key == "trainer.validate_every"
+
+
 def test_patience_goes_on_counting_after_a_resume_and_a_stopped_run_stays_stopped(tmp_path: Path) -> None:
     """Worse from step 2 on, patience 3: stops at 4, also when 4 is reached by a second process."""
     values = [1.0, 2.0, 2.0, 2.0, 2.0, 2.0]

@@ -159,7 +159,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "step": manifest.step,
         "files": files,
         "series": repeatable,
-        "samples": consumed,
+        "samples": dict(consumed),
         "final": _final(folder),
     }
 

@@ -50,7 +50,6 @@ def round_trip(value: Any) -> Any:
         -math.inf,
         [1, True, 1.0],
     ],
-    ids=repr,
 )
 def test_values_come_back_with_their_types(value: Any) -> None:
     back = round_trip(value)
@@ -131,7 +130,6 @@ class Callback:
         torch.zeros(2).to_sparse(),
         range(3),
     ],
-    ids=repr,
 )
 def test_anything_else_is_refused_with_its_place(value: Any) -> None:
     with pytest.raises(PluginError) as caught:
@@ -161,7 +159,6 @@ def test_a_state_that_refers_to_itself_is_refused() -> None:
         {"$dict": [[[1], 2]]},
         {"$ordered": None},
     ],
-    ids=str,
 )
 def test_json_that_encode_does_not_write_is_refused(tree: Any) -> None:
     with pytest.raises(CheckpointError) as caught:

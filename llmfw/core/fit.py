@@ -9,25 +9,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import LightningDataModule
+
 from llmfw.callbacks import SignalWatch
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import Manifest, newest_verified, read_manifest
 from llmfw.core.checkpoint.durable import remove, staged
 from llmfw.core.checkpoint.manifest import NAME as MANIFEST
 from llmfw.core.checkpoint.manifest import file_digest
-from llmfw.core.data import Prepared, RowsData, prepare
+from llmfw.core.data import DataReport, Prepared, RowsData, audit, prepare
 from llmfw.core.determinism import pinned
 from llmfw.core.errors import CheckpointError, DataError
 from llmfw.core.measure import Measured, flatten, measure, write_down
 from llmfw.core.models import resolve_model, save_weights
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import open_auxiliary, open_policy_of
-from llmfw.core.records import DatasetTransform, Estimate, Policy, RolloutSampler, When
+from llmfw.core.records import DatasetTransform, Estimate, Policy, RolloutSampler, Row, When
 from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import read_journal
 from llmfw.core.train import Job, first_batches, manifest_of, total_steps, train, validate_held_out
+
+_AUDITED = 64
+"""Training samples whose masks are looked at before step 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +85,38 @@ def fit(assembled: Assembled, *, resume: Resume = "never") -> FitResult:
 
 def _prepare(assembled: Assembled, session: Session) -> Prepared:
     source = assembled.plan.one("llmfw_datamodule")
+    if isinstance(source, LightningDataModule):
+        say("note: a bare LightningDataModule deals out its own batches: a resumed run is of class C")
+        report = DataReport(source=type(source).__name__)
+        return Prepared(
+            train=[], validation=[], rows={"train": [], "validation": []}, report=report, form="text"
+        )
     prepared = prepare(assembled.run.config, assembled.tokenizer, _transforms(assembled), source)
     _same_data(session, prepared)
     if is_main_process():
         show(prepared.report)
+    _audit(assembled, prepared)
+    if session.journal is not None and not session.resumed:
+        told = Measured(metrics=prepared.report.metrics, tables=prepared.report.tables)
+        write_down(told, session.journal, session.dir, step=0, when="data")
     return prepared
+
+
+def _audit(assembled: Assembled, prepared: Prepared) -> None:
+    """Look at the first samples' masks before anything is trained on them.
+
+    Raises:
+        DataError: a mask that trains nothing, a double BOS, or control tokens that are trained.
+    """
+    findings = audit(prepared.train[:_AUDITED], assembled.tokenizer, max_length=prepared.max_length)
+    wrong = [finding for finding in findings if finding.severity == "error"]
+    if wrong:
+        raise DataError(
+            "MASK", f"{len(wrong)} of the first samples' masks are wrong, e.g. {wrong[0]}",
+            file=prepared.report.source, mend="look at them with: llmfw data inspect",
+        )  # fmt: skip
+    if findings:
+        say(f"note: {len(findings)} of the first samples' masks look odd, e.g. {findings[0]}")
 
 
 def _transforms(assembled: Assembled) -> list[tuple[str, DatasetTransform]]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llmfw.core.errors import LlmfwError, PluginError
 from llmfw.core.plan import Plan
@@ -65,7 +65,9 @@ def measure(plan: Plan, run: Run, policy: Policy, when: When | None) -> Measured
     return Measured(metrics=metrics, tables=tables, seconds=time.monotonic() - start)
 
 
-def write_down(measured: Measured, journal: Journal, folder: Path, *, step: int, when: When) -> None:
+def write_down(
+    measured: Measured, journal: Journal, folder: Path, *, step: int, when: When | Literal["data"]
+) -> None:
     """Put metrics into the journal (stage ``when``) and tables into ``folder/tables``."""
     if measured.metrics:
         journal.metrics(step, flatten(measured.metrics), stage=when)

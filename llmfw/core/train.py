@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 
 from llmfw.callbacks import (
     EarlyStopping,
@@ -25,7 +25,7 @@ from llmfw.callbacks import (
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified
 from llmfw.core.data import StepLoader, collate_with, validation_batches
-from llmfw.core.errors import ConflictError
+from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.generation import prompt_of
 from llmfw.core.models import (
     ReferenceCache,
@@ -71,6 +71,12 @@ class Job:
     watch: SignalWatch
     references: References = field(default_factory=lambda: References())
 
+    @property
+    def bare(self) -> LightningDataModule | None:
+        """A plugin's own LightningDataModule, which yields batches itself; None where the core makes them."""
+        source = self.assembled.plan.one("llmfw_datamodule")
+        return source if isinstance(source, LightningDataModule) else None
+
 
 def train(job: Job) -> TrainModule:
     """Train to the last step, from the newest checkpoint that verifies where a run is resumed."""
@@ -87,7 +93,7 @@ def train(job: Job) -> TrainModule:
         job.at_start(module)
         return module
     trainer = _trainer(job, steps, folder)
-    trainer.fit(module, ckpt_path=str(resume) if resume else None, weights_only=True)
+    trainer.fit(module, datamodule=job.bare, ckpt_path=str(resume) if resume else None, weights_only=True)
     return module
 
 
@@ -96,6 +102,13 @@ def total_steps(job: Job) -> int:
     trainer = job.assembled.run.config.trainer
     if trainer.max_steps is not None:
         return trainer.max_steps
+    if job.bare is not None:
+        raise UsageError(
+            "STEPS",
+            "a bare LightningDataModule has no length in optimizer steps",
+            mend="set trainer.max_steps",
+            key="trainer.max_steps",
+        )
     per_epoch = _loader(job, max_steps=1).steps_per_epoch
     return max(1, math.ceil((trainer.epochs if trainer.epochs is not None else 1.0) * per_epoch))
 
@@ -179,7 +192,7 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
     assembled = job.assembled
     root = assembled.run.config
     loss: Loss = assembled.plan.one("llmfw_loss")
-    if loss.batch_kind == "preference" and job.prepared.form != "preference":
+    if loss.batch_kind == "preference" and job.prepared.form != "preference" and job.bare is None:
         raise ConflictError(
             "LOSS-DATA",
             f"the loss {loss.name!r} wants preference pairs, the data has {job.prepared.form} rows",
@@ -194,14 +207,16 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         loss=loss,
         optimizer=root.optimizer,
         groups=parameter_groups,
-        loader=lambda start, rank, world: _loader(job, max_steps=steps, start=start, rank=rank, world=world),
+        loader=None
+        if job.bare is not None
+        else lambda start, rank, world: _loader(job, max_steps=steps, start=start, rank=rank, world=world),
         max_steps=steps,
         run_dir=job.session.dir,
         seed=root.seed,
         reference=(lambda built: _reference(job, built, steps)) if loss.needs_reference else None,
         metrics=assembled.plan.many("llmfw_metrics/train"),
         log_every=root.trainer.log_every,
-        steps_per_epoch=_loader(job, max_steps=steps).steps_per_epoch,
+        steps_per_epoch=None if job.bare is not None else _loader(job, max_steps=steps).steps_per_epoch,
         newest=lambda: newest_verified(folder),
         rank_local=rank_local_names,
         save=save_weights,
@@ -215,7 +230,7 @@ def _callbacks(job: Job, steps: int, folder: Path) -> list[Callback]:
     root, journal = job.assembled.run.config, job.session.journal
     trainer, stopping = root.trainer, root.trainer.early_stopping
     found: list[Callback] = [Throughput(trainer.log_every), _AtStart(job.at_start)]
-    if journal is not None:
+    if journal is not None and job.bare is None:
         found.append(_Consumed(journal, _loader(job, max_steps=steps).sample_ids))
     found.append(Validation(lambda module: validate_held_out(job, module), trainer.validate_every, job.watch))
     if stopping.metric is not None:
@@ -272,7 +287,7 @@ def _reference(job: Job, built: Any, steps: int) -> Policy:
     """The reference's façade; with ``trainer.reference=cache`` its log-probs go to disk first."""
     root = job.assembled.run.config
     reference = reference_of(built, root.trainer.reference)
-    if root.trainer.reference == "cache":
+    if root.trainer.reference == "cache" and job.bare is None:
         loader = _loader(job, max_steps=steps)
         needed = {name for step in range(steps) for name in loader.sample_ids(step)}
         limit = root.trainer.validation_limit

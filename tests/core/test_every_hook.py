@@ -63,12 +63,26 @@ def test_a_datamodule_is_trained_on(site: Path):
     assert (report["splits"]["train"]["samples"], report["splits"]["validation"]["samples"]) == (8, 2)
 
 
+def test_a_bare_lightning_datamodule_deals_out_its_own_batches_and_that_is_said(
+    site: Path, capfd: pytest.CaptureFixture[str]
+):
+    _toy(site, sources.BARE_DATAMODULE)
+    result = llmfw.fit(*SMALL, plugins=["toy"])
+    assert result.steps == 2 and result.last["loss"] < result.first["loss"]
+    assert "class C" in capfd.readouterr().err
+    with pytest.raises(llmfw.LlmfwError, match=r"set trainer\.max_steps"):
+        llmfw.fit("model=tiny-llama", "tracking.mlflow=false", "trainer.epochs=1", plugins=["toy"])
+
+
 def test_transforms_work_on_rows_tokens_units_and_order(site: Path):
     _toy(site, sources.TRANSFORMS)
     result = _fit("trainer.micro_batch=1", "trainer.max_steps=4", "toy.keep=4", "data.validation=null")
     view = read_journal(result.dir / "journal.jsonl")
     ids = [name for event in view.of("consumed") for name in event.fields["sample_ids"]]
     assert ids == ["toy-r3", "toy-r2", "toy-r1", "toy-r0"]
+    assert view.final("data/toy/kept") == 4
+    (table,) = (result.dir / "tables").glob("toy-kept*")
+    assert [row["id"] for row in json.loads(table.read_text())] == ["r0", "r1", "r2", "r3"]
 
 
 def test_a_sampler_turns_fit_into_rounds_that_are_runs_of_their_own(site: Path):

@@ -62,6 +62,35 @@ class Toy(Plugin):
 """
 )
 
+BARE_DATAMODULE = (
+    HEAD
+    + """
+from lightning.pytorch import LightningDataModule
+
+class Batches(LightningDataModule):
+    def __init__(self, tokenizer):
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def train_dataloader(self):
+        import torch
+        from llmfw import Batch
+        ids = torch.tensor([self.tokenizer("hello")["input_ids"]])
+        n = ids.shape[1] - 1
+        batch = Batch(
+            kind="text", input_ids=ids, attention_mask=torch.ones_like(ids, dtype=torch.bool),
+            position_ids=torch.arange(n + 1)[None], source=torch.arange(n), target=ids[0, 1:],
+            segment=torch.zeros(n, dtype=torch.long), position=torch.arange(1, n + 1),
+            length=torch.tensor([n]), sample_ids=("toy",))
+        return iter(lambda: [batch], None)
+
+class Toy(Plugin):
+    @hookimpl
+    def llmfw_datamodule(self, run, tokenizer):
+        return Batches(tokenizer)
+"""
+)
+
 TRANSFORMS = (
     HEAD
     + """
@@ -77,7 +106,8 @@ class Toy(Plugin):
         keep = self.config.keep
         make = llmfw.DatasetTransform
         return [
-            make(name="first", stage="rows", apply=lambda rows: rows[:keep]),
+            make(name="first", stage="rows", apply=lambda rows: llmfw.Transformed(
+                items=rows[:keep], metrics={"kept": keep}, tables={"kept": [{"id": row["id"]} for row in rows[:keep]]})),
             make(name="named", stage="tokens", apply=lambda examples: [replace(e, id=f"toy-{e.id}") for e in examples]),
             make(name="counted", stage="units", apply=lambda units: list(units)),
             make(name="backwards", stage="order", apply=lambda units, epoch: list(range(len(units)))[::-1]),

@@ -55,7 +55,13 @@ def prepare(
         PluginError: a transform that raises, or loses the uniqueness of ids.
     """
     data = config.data
-    source = datamodule or ConfiguredData(data, tokenizer)
+    source = ConfiguredData(data, tokenizer) if datamodule is None else datamodule
+    if not isinstance(source, DataModule):
+        raise PluginError(
+            "DATA-MODULE",
+            f"{type(source).__module__}.{type(source).__qualname__} is no llmfw.DataModule",
+            mend="derive from llmfw.DataModule and write rows(split)",
+        )
     bad = BadRows(skip=data.on_bad_row == "skip", limit=data.max_bad_rows)
     counts = ReadCounts()
     limit = length_limit(tokenizer, data.max_length)

@@ -10,9 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llmfw.core.tracking.comparison import Comparison, compare
     from llmfw.core.tracking.folder import RunFolder, open_run
     from llmfw.core.tracking.journal import Journal
     from llmfw.core.tracking.logger import JournalLogger
+    from llmfw.core.tracking.pick import named_run, pick_runs
     from llmfw.core.tracking.reader import Event, JournalView, read_journal
     from llmfw.core.tracking.record import (
         RUNS,
@@ -27,13 +29,16 @@ if TYPE_CHECKING:
     )
     from llmfw.core.tracking.redaction import redact, redact_text
     from llmfw.core.tracking.remote import resolve_uri
+    from llmfw.core.tracking.report import write_report
     from llmfw.core.tracking.surroundings import environment
     from llmfw.core.tracking.sync import MlflowSync, run_folder, sync_run, unsent
 
 _HOME = {
+    "comparison": ("Comparison", "compare"),
     "folder": ("RunFolder", "open_run"),
     "journal": ("Journal",),
     "logger": ("JournalLogger",),
+    "pick": ("named_run", "pick_runs"),
     "reader": ("Event", "JournalView", "read_journal"),
     "record": (
         "RUNS", "RunRecord", "Status", "find_resumable", "find_run", "list_runs", "read_record", "reap",
@@ -41,6 +46,7 @@ _HOME = {
     ),
     "redaction": ("redact", "redact_text"),
     "remote": ("resolve_uri",),
+    "report": ("write_report",),
     "surroundings": ("environment",),
     "sync": ("MlflowSync", "run_folder", "sync_run", "unsent"),
 }  # fmt: skip
@@ -48,6 +54,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "RUNS",
+    "Comparison",
     "Event",
     "Journal",
     "JournalLogger",
@@ -56,11 +63,14 @@ __all__ = [
     "RunFolder",
     "RunRecord",
     "Status",
+    "compare",
     "environment",
     "find_resumable",
     "find_run",
     "list_runs",
+    "named_run",
     "open_run",
+    "pick_runs",
     "read_journal",
     "read_record",
     "reap",
@@ -71,6 +81,7 @@ __all__ = [
     "sync_run",
     "unsent",
     "update_record",
+    "write_report",
 ]
 
 

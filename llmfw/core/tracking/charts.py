@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from llmfw.core.tracking.compare import Comparison
+from llmfw.core.tracking.comparison import Comparison
 from llmfw.core.tracking.terminal import chosen
 
 MOST_POINTS = 2000

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llmfw.core.tracking.charts import chart_data, charts, color, cut, dash
-from llmfw.core.tracking.compare import Comparison, Difference, Metric
+from llmfw.core.tracking.comparison import Comparison, Difference, Metric
 from llmfw.core.tracking.files import write_text
 from llmfw.core.tracking.sides import Rows
 from llmfw.core.tracking.terminal import (

@@ -106,7 +106,7 @@ class MlflowSync:
                 self._failure, wait = None, self._interval
                 if not buried and not last:
                     buried = True
-                    _bury(self._folder.parent, self.uri)
+                    bury(self._folder.parent, self.uri)
             except BusyError:
                 pass  # `llmfw sync` is at it, or another run tells that this one was killed; soon done
             except Exception as error:
@@ -223,7 +223,7 @@ def run_folder(mlflow_run_id: str, uri: str | None = None, runs: Path = RUNS) ->
     return Path(named)
 
 
-def _bury(runs: Path, uri: str) -> None:
+def bury(runs: Path, uri: str) -> None:
     """Tell MLflow of runs that were killed, so that none is RUNNING for ever."""
     for record in list_runs(runs)[:50]:
         told = read_json(record.dir / "mlflow.cursor.json") or {}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from llmfw.core.tracking.compare import Comparison, Difference, Metric
+from llmfw.core.tracking.comparison import Comparison, Difference, Metric
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -1,0 +1,102 @@
+"""Which runs a comparison is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from llmfw.core.errors import LlmfwError, UsageError
+from llmfw.core.tracking.reader import JournalView, read_journal
+from llmfw.core.tracking.record import RUNS, RunRecord, find_run, list_runs, read_record, reap
+
+DEFAULT = 5
+
+
+def pick_runs(
+    names: Sequence[str] = (),
+    *,
+    experiment: str | None = None,
+    last: int | None = None,
+    runs: Path = RUNS,
+) -> tuple[list[RunRecord], str]:
+    """(records, what was left out and why, "" where nothing was).
+
+    Named runs may be folders, names, ids or MLflow ids. Else: the newest ``last`` runs with values, of one
+    experiment if given. Without any wish: the newest five that ended, began with the same model and saw the
+    same data as the newest of all.
+
+    Raises:
+        UsageError: a name means no run or several, or there is nothing to compare.
+    """
+    if names:
+        found = [named_run(name, runs) for name in names]
+        if experiment is not None or last is not None:
+            raise UsageError(
+                "USAGE",
+                "runs are named one by one, or chosen by --experiment and --last",
+                mend="leave one of the two out",
+            )
+        return found, ""
+    known = [(record, view) for record in list_runs(runs) if (view := _journal(record)) is not None]
+    if experiment is not None:
+        known = [(record, view) for record, view in known if _experiment(record, view) == experiment]
+    if not known:
+        where = f"experiment {experiment!r} under {runs}" if experiment else str(runs)
+        raise UsageError(
+            "NO-RUN",
+            f"there is no run with values in {where}",
+            mend="train one (llmfw fit), or name run folders",
+        )
+    if last is not None or experiment is not None:
+        return [record for record, _ in known[: last or DEFAULT]], _left(known, last or DEFAULT)
+    ended = [(record, view) for record, view in known if record.status != "RUNNING"] or known
+    subject = _subject(ended[0][1])
+    alike = [(record, view) for record, view in ended if _subject(view) == subject]
+    chosen = [record for record, _ in alike[:DEFAULT]]
+    return chosen, _left(known, len(chosen))
+
+
+def named_run(name: str, runs: Path = RUNS) -> RunRecord:
+    """The run that a user means; an id that only MLflow knows is looked up there.
+
+    Raises:
+        UsageError: no run or several runs are meant.
+    """
+    try:
+        return find_run(name, runs)
+    except UsageError as unknown:
+        if unknown.code != "RUN-UNKNOWN" or not re.fullmatch(r"[0-9a-f]{32}", name):
+            raise
+        from llmfw.core.tracking.sync import run_folder
+
+        with suppress(UsageError):
+            return reap(read_record(run_folder(name, runs=runs)))
+        raise
+
+
+def _journal(record: RunRecord) -> JournalView | None:
+    """The journal of a run that has values."""
+    try:
+        view = read_journal(record.journal)
+    except LlmfwError:
+        return None
+    return view if view.series else None
+
+
+def _subject(view: JournalView) -> tuple[str, ...]:
+    keys = ("model.name", "model.revision", "data.name", "data.options", "data.limit", "data.validation")
+    return tuple(str(view.params.get(key)) for key in keys)
+
+
+def _experiment(record: RunRecord, view: JournalView) -> str:
+    return str(view.params.get("tracking.experiment") or record.mlflow.get("experiment") or "")
+
+
+def _left(known: Sequence[object], shown: int) -> str:
+    rest = len(known) - shown
+    if rest <= 0:
+        return ""
+    what = "run was" if rest == 1 else "runs were"
+    return f"{rest} more {what} left out (older, or another model or other data); --last N shows the newest N"

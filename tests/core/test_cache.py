@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmfw.core.cache import cache_dir, locked_build
+from llmfw.core.cache import cache_dir, cached_json, locked_build
 from llmfw.core.errors import UsageError
 
 
@@ -79,3 +79,16 @@ def test_what_a_killed_builder_left_is_swept_by_the_next(tmp_path: Path) -> None
     assert list(tmp_path.glob(".staging-*")) and not target.exists()
     _build_slowly(str(target), str(log), 0.0)
     assert list(tmp_path.glob(".staging-*")) == []
+
+
+def test_json_is_made_once_and_anew_when_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMFW_CACHE", str(tmp_path))
+    made: list[int] = []
+
+    def make() -> dict[str, list[int]]:
+        made.append(1)
+        return {"made": list(made)}
+
+    assert cached_json("rows", "key", make) == cached_json("rows", "key", make) == {"made": [1]}
+    (tmp_path / "rows" / "key" / "value.json").write_text('{"made": [')
+    assert cached_json("rows", "key", make) == {"made": [1, 1]}

@@ -25,16 +25,26 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args
 
+from llmfw.core.data.row_checks import RowError as RowError
+from llmfw.core.data.row_checks import (
+    check_characters,
+    check_messages,
+    check_prompt,
+    check_response,
+    check_spans,
+    check_string,
+    number,
+    wrong,
+)
+from llmfw.core.data.row_checks import is_trained as is_trained
 from llmfw.core.records import Row
 
 Form = Literal["preference", "completion", "messages", "text", "problems"]
 Prompt = str | list[dict[str, Any]]
 FORMS: Final[tuple[Form, ...]] = get_args(Form)
-ROLES: Final = ("system", "user", "assistant", "tool")
 PLACE: Final = "_at"
 """Reserved key: where a row stands, ``FILE:LINE``; it's neither trained on nor hashed."""
 
@@ -46,14 +56,6 @@ _MARKS: Final[dict[Form, frozenset[str]]] = {
     "problems": frozenset({"answer"}),
 }
 _KNOWN: Final = ("prompt", "chosen", "rejected", "completion", "messages", "text", "answer", "solution")
-
-
-class RowError(Exception):
-    """What is wrong with a row, at which key; the reader adds file and line."""
-
-    def __init__(self, what: str, *, mend: str, key: str | None = None) -> None:
-        super().__init__(what)
-        self.what, self.mend, self.key = what, mend, key
 
 
 def form_of(row: Mapping[str, Any], kind: str | None = None) -> Form:
@@ -102,12 +104,12 @@ def canonical(row: Mapping[str, Any], kind: str | None = None) -> tuple[Form, Ro
     if "reward" in row:
         if form in ("preference", "problems"):
             raise RowError(f"a {form} row has no reward", key="reward", mend="remove the key")
-        row["reward"] = _number(row["reward"], "reward")
+        row["reward"] = number(row["reward"], "reward")
     extra = row.get("extra", {})
     if not isinstance(extra, dict):
-        raise _wrong("extra", "an object of numbers", extra)
+        raise wrong("extra", "an object of numbers", extra)
     for name, value in extra.items():
-        _number(value, f"extra.{name}")
+        number(value, f"extra.{name}")
     row["id"] = _id(row)
     return form, row
 
@@ -135,11 +137,6 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
     return ""
 
 
-def is_trained(message: Mapping[str, Any]) -> bool:
-    """Whether a message is trained: its ``loss`` flag, else whether the assistant says it."""
-    return bool(message.get("loss", message["role"] == "assistant"))
-
-
 def answer_of(row: Mapping[str, Any]) -> str:
     """The response that a problem is trained on: its solution's steps, then ``Answer: ...``; without a
     solution the answer.
@@ -163,8 +160,8 @@ def _preference(row: Row) -> Row:
             mend="make both strings or both message lists",
         )
     if isinstance(chosen, list):
-        _check_messages(chosen, "chosen")
-        _check_messages(rejected, "rejected")
+        check_messages(chosen, "chosen")
+        check_messages(rejected, "rejected")
         shared = _shared(chosen, rejected)
         prompt = row.get("prompt")
         whole = prompt is None or (shared and (prompt == shared or prompt == shared[-1]["content"]))
@@ -177,10 +174,10 @@ def _preference(row: Row) -> Row:
                 )
             row["prompt"] = shared
             chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
-    _check_prompt(row)
+    check_prompt(row)
     row["chosen"], row["rejected"] = chosen, rejected
     for key in ("chosen", "rejected"):
-        _check_response(row[key], key)
+        check_response(row[key], key)
     if _said(chosen) == _said(rejected):
         raise RowError(
             "chosen and rejected are equal", key="rejected", mend="remove the row, or make them differ"
@@ -213,10 +210,10 @@ def _completion(row: Row) -> Row:
             key="completion",
             mend="add a completion, or set data.kind to the rows' form",
         )
-    _check_prompt(row)
+    check_prompt(row)
     if isinstance(row["completion"], list):
-        _check_messages(row["completion"], "completion")
-    _check_response(row["completion"], "completion")
+        check_messages(row["completion"], "completion")
+    check_response(row["completion"], "completion")
     if "spans" in row:
         if not isinstance(row["completion"], str):
             raise RowError(
@@ -224,7 +221,7 @@ def _completion(row: Row) -> Row:
                 key="spans",
                 mend="move them into the message",
             )
-        _check_spans(row["spans"], row["completion"], "spans")
+        check_spans(row["spans"], row["completion"], "spans")
     return row
 
 
@@ -234,7 +231,7 @@ def _messages(row: Row) -> Row:
             "the key is missing", key="messages", mend="add messages, or set data.kind to the rows' form"
         )
     messages = row["messages"]
-    _check_messages(messages, "messages")
+    check_messages(messages, "messages")
     trained = [index for index, message in enumerate(messages) if is_trained(message)]
     if not trained:
         raise RowError(
@@ -255,140 +252,32 @@ def _messages(row: Row) -> Row:
 def _text(row: Row) -> Row:
     if "text" not in row:
         raise RowError("the key is missing", key="text", mend="add text, or set data.kind to the rows' form")
-    _check_string(row["text"], "text")
+    check_string(row["text"], "text")
     if "spans" in row:
-        _check_spans(row["spans"], row["text"], "spans")
+        check_spans(row["spans"], row["text"], "spans")
     return row
 
 
 def _problems(row: Row) -> Row:
-    _check_prompt(row)
+    check_prompt(row)
     answer = row.get("answer")
     if isinstance(answer, (int, float)) and not isinstance(answer, bool):
         row["answer"] = answer = str(answer)
-    _check_string(answer, "answer")
+    check_string(answer, "answer")
     solution = row.get("solution")
     if isinstance(solution, list):
         for index, step in enumerate(solution):
-            _check_string(step, f"solution[{index}]")
+            check_string(step, f"solution[{index}]")
     elif solution is not None:
-        _check_string(solution, "solution")
+        check_string(solution, "solution")
     level = row.get("level")
     if level is not None and (isinstance(level, bool) or not isinstance(level, (int, float, str))):
-        raise _wrong("level", "a number or a string", level)
+        raise wrong("level", "a number or a string", level)
     if not isinstance(row.get("tests", []), list):
-        raise _wrong("tests", "a list", row["tests"])
+        raise wrong("tests", "a list", row["tests"])
     if not isinstance(row.get("meta", {}), dict):
-        raise _wrong("meta", "an object", row["meta"])
+        raise wrong("meta", "an object", row["meta"])
     return row
-
-
-def _check_prompt(row: Row) -> None:
-    if "prompt" not in row:
-        raise RowError("the key is missing", key="prompt", mend="add a prompt")
-    prompt = row["prompt"]
-    if isinstance(prompt, str):
-        _check_string(prompt, "prompt")
-        return
-    _check_messages(prompt, "prompt")
-    if prompt[-1]["role"] in ("assistant", "system"):
-        raise RowError(
-            f"the prompt ends with the {prompt[-1]['role']}",
-            key="prompt",
-            mend="end it with a user's or tool's message",
-        )
-
-
-def _check_response(response: object, key: str) -> None:
-    if isinstance(response, str):
-        _check_string(response, key, "the answer is empty")
-        return
-    if not isinstance(response, list):
-        raise _wrong(key, "a string or a message list", response)
-    if not any(is_trained(message) for message in response):
-        raise RowError(
-            "the answer is empty: no message of the assistant", key=key, mend="add the assistant's answer"
-        )
-    for index, message in enumerate(response):
-        if is_trained(message) and not message["content"].strip():
-            raise RowError(
-                "the answer is empty", key=f"{key}[{index}].content", mend="fill it, or remove the row"
-            )
-
-
-def _check_messages(messages: object, key: str) -> None:
-    if not isinstance(messages, list) or not messages:
-        raise _wrong(key, "a non-empty list of messages", messages)
-    for index, message in enumerate(messages):
-        at = f"{key}[{index}]"
-        if not isinstance(message, dict):
-            raise _wrong(at, "an object with role and content", message)
-        role = message.get("role")
-        if role not in ROLES:
-            raise RowError(
-                f"the role is {json.dumps(role, default=str)}",
-                key=f"{at}.role",
-                mend=f"use one of {', '.join(ROLES)}",
-            )
-        if role == "system" and index:
-            raise RowError(
-                "a system message stands after others",
-                key=f"{at}.role",
-                mend="put it first, or give it another role",
-            )
-        content = message.get("content")
-        if not isinstance(content, str):
-            raise _wrong(f"{at}.content", "a string", content)
-        _check_characters(content, f"{at}.content")
-        if not isinstance(message.get("loss", True), bool):
-            raise _wrong(f"{at}.loss", "true or false", message["loss"])
-        if "spans" in message:
-            _check_spans(message["spans"], content, f"{at}.spans")
-
-
-def _check_spans(spans: object, text: str, key: str) -> None:
-    if not isinstance(spans, list) or not spans:
-        raise _wrong(key, "a non-empty list of [start, end]", spans)
-    last = 0
-    for index, span in enumerate(spans):
-        if not (
-            isinstance(span, (list, tuple)) and len(span) == 2 and all(type(edge) is int for edge in span)
-        ):
-            raise _wrong(f"{key}[{index}]", "[start, end] in characters", span)
-        if not last <= span[0] < span[1] <= len(text):
-            raise RowError(
-                f"[{span[0]}, {span[1]}] doesn't lie in order within the {len(text)} characters",
-                key=f"{key}[{index}]",
-                mend="give ascending spans with 0 <= start < end <= length",
-            )
-        last = span[1]
-
-
-def _check_string(value: object, key: str, empty: str = "the string is empty") -> None:
-    if not isinstance(value, str):
-        raise _wrong(key, "a string", value)
-    if not value.strip():
-        raise RowError(empty, key=key, mend="fill it, or remove the row")
-    _check_characters(value, key)
-
-
-def _check_characters(value: str, key: str) -> None:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RowError(
-            f"character {error.start} is half a surrogate pair (\\u{ord(value[error.start]):04x})",
-            key=key,
-            mend="write the whole character",
-        ) from None
-
-
-def _number(value: object, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _wrong(key, "a number", value)
-    if not math.isfinite(value):
-        raise RowError(f"{value} is not finite", key=key, mend="give a finite number")
-    return float(value)
 
 
 def _id(row: Row) -> str:
@@ -396,14 +285,8 @@ def _id(row: Row) -> str:
     if given is None:
         return content_hash(row)
     if isinstance(given, bool) or not isinstance(given, (str, int)) or given == "":
-        raise _wrong("id", "a string or an integer", given)
-    _check_characters(str(given), "id")
+        raise wrong("id", "a string or an integer", given)
+    check_characters(str(given), "id")
     if not str(given).isprintable():
         raise RowError("the id holds control characters", key="id", mend="give a printable id")
     return str(given)
-
-
-def _wrong(key: str, wanted: str, value: object) -> RowError:
-    shown = json.dumps(value, default=str) if value is not None else "missing or null"
-    shown = shown if len(shown) <= 40 else shown[:37] + "..."
-    return RowError(f"expected {wanted}, got {shown}", key=key, mend=f"give {wanted}")

@@ -1,4 +1,4 @@
-"""What the parts of a row demand: strings, messages, spans, numbers. Each check names the key and the mend."""
+"""What the parts of a row demand: strings, messages, spans, numbers. Each names its key and the mend."""
 
 from __future__ import annotations
 

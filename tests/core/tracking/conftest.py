@@ -23,3 +23,15 @@ def locked_folder() -> Iterator[Path]:
             if root:
                 os.seteuid(0)
             folder.chmod(0o755)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def store(runs: Path) -> str:
+    return f"sqlite:///{runs}/mlflow.db"

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import signal
-import socket
-import sqlite3
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,82 +25,15 @@ from llmfw.core.tracking import (
     update_record,
 )
 from llmfw.core.tracking.feed import CURSOR, Feed, fit_name
-
-Stored = dict[str, list[tuple[int, float]]]
-
-
-@pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def store(runs: Path) -> str:
-    return f"sqlite:///{runs}/mlflow.db"
-
-
-def client(uri: str):  # mlflow has no types
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def mlflow_runs(uri: str) -> list:
-    known = client(uri)
-    return known.search_runs([item.experiment_id for item in known.search_experiments()])
-
-
-def values(uri: str, run_id: str) -> Stored:
-    """Every stored row of a run, duplicates included."""
-    known = client(uri)
-    return {
-        key: sorted((point.step, point.value) for point in known.get_metric_history(run_id, key))
-        for key in known.get_run(run_id).data.metrics
-    }
-
-
-@contextmanager
-def frozen_server() -> Iterator[str]:
-    """Accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    held.append(server.accept()[0])
-                except OSError:
-                    return
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        server.close()
-        for connection in held:
-            connection.close()
-
-
-def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-def train(journal: Journal, steps: range) -> float:
-    """Write a step at a time; the longest wait in seconds."""
-    worst = 0.0
-    for step in steps:
-        begun = time.monotonic()
-        journal.metrics(step, {"loss": 1 / step, "rewards/margins": step / 7})
-        worst = max(worst, time.monotonic() - begun)
-    return worst
-
-
-def expected(steps: range) -> Stored:
-    return {
-        "loss": [(step, 1 / step) for step in steps],
-        "rewards/margins": [(step, step / 7) for step in steps],
-    }
+from tests.core.tracking.support import (
+    client,
+    closed_port,
+    expected,
+    mlflow_runs,
+    train,
+    until,
+    values,
+)
 
 
 def test_a_run_arrives_whole_with_params_tags_files_and_status(runs: Path, store: str) -> None:
@@ -162,86 +88,6 @@ def test_an_unlucky_run_says_so_in_mlflow(runs: Path, store: str, status: str) -
     assert mlflow_runs(store)[0].info.status == status
 
 
-@pytest.mark.parametrize("kind", ["closed", "frozen"])
-def test_a_server_that_is_down_or_frozen_costs_nothing_and_a_later_sync_brings_everything_once(
-    runs: Path, store: str, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = open_run(name="r", runs=runs, config={"seed": 1})
-    with (
-        frozen_server() if kind == "frozen" else _just(closed_port()) as uri,
-        caplog.at_level(logging.WARNING, "llmfw"),
-    ):
-        sync = MlflowSync(run.dir, uri, interval=0.05)
-        begun = time.monotonic()
-        sync.start()
-        assert time.monotonic() - begun < 1
-        assert sync.ready.wait(60)
-        assert train(run.journal, range(1, 301)) < 1
-        _until(lambda: "can't be told" in caplog.text)
-        run.close("FINISHED")
-        begun = time.monotonic()
-        left = sync.finish("FINISHED", timeout=5)
-        assert time.monotonic() - begun < 6
-    # 600 values, 1 param, environment.json and (inside a git tree) git.diff, the status
-    assert left >= 603
-    assert read_journal(run.record.journal).series == expected(range(1, 301))
-    told = [record.getMessage() for record in caplog.records if record.name == "llmfw.tracking"]
-    assert len(told) == 2
-    assert all("\n" not in line for line in told)
-    assert f"llmfw sync {run.dir}" in told[-1]
-    assert unsent(run.dir, "FINISHED") == left
-    assert sync_run(run.dir, store) == left
-    [found] = mlflow_runs(store)
-    assert found.info.status == "FINISHED"
-    assert values(store, found.info.run_id) == expected(range(1, 301))
-    assert found.data.params == {"seed": "1"}
-    assert sync_run(run.dir) == 0
-    assert values(store, found.info.run_id) == expected(range(1, 301))
-    assert unsent(run.dir, "FINISHED") == 0
-
-
-@contextmanager
-def _just(value: str) -> Iterator[str]:
-    yield value
-
-
-def test_a_locked_database_holds_nothing_up_and_is_caught_up_with(runs: Path, store: str) -> None:
-    """Another program holds the sqlite file exclusively from before the start until the run is half over."""
-    run = open_run(name="r", runs=runs)
-    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        sync = MlflowSync(run.dir, store, interval=0.05)
-        sync.start()
-        assert sync.ready.wait(60)
-        assert train(run.journal, range(1, 51)) < 1
-        time.sleep(3)
-        assert unsent(run.dir, "FINISHED") > 100
-        other.execute("ROLLBACK")
-    assert train(run.journal, range(51, 101)) < 1
-    run.close("FINISHED")
-    assert sync.finish("FINISHED", timeout=60) == 0
-    assert values(store, mlflow_runs(store)[0].info.run_id) == expected(range(1, 101))
-
-
-def test_a_database_locked_to_the_end_keeps_finish_within_its_timeout(runs: Path, store: str) -> None:
-    run = open_run(name="r", runs=runs)
-    sync = MlflowSync(run.dir, store, interval=0.05)
-    sync.start()
-    _until(lambda: unsent(run.dir, "") == 0)
-    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        train(run.journal, range(1, 51))
-        run.close("FINISHED")
-        begun = time.monotonic()
-        assert sync.finish("FINISHED", timeout=2) > 0
-        assert time.monotonic() - begun < 3
-    _until(lambda: sync._thread is not None and not sync._thread.is_alive())
-    sync_run(run.dir)
-    [found] = mlflow_runs(store)
-    assert values(store, found.info.run_id) == expected(range(1, 51))
-    assert found.info.status == "FINISHED"
-
-
 KILLED_RUN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -285,7 +131,7 @@ def test_a_killed_and_resumed_run_is_one_mlflow_run_with_every_step_once(
     run.journal.rewind(7)
     sync = MlflowSync(run.dir, store, interval=0.05)
     sync.start()
-    _until(lambda: mlflow_runs(store)[0].info.status == "RUNNING")
+    until(lambda: mlflow_runs(store)[0].info.status == "RUNNING")
     train(run.journal, range(8, 16))
     run.close("FINISHED")
     assert sync.finish("FINISHED", timeout=60) == 0
@@ -377,7 +223,7 @@ def test_the_next_run_tells_mlflow_that_an_earlier_one_was_killed(runs: Path, st
     run = open_run(name="next", runs=runs)
     sync = MlflowSync(run.dir, store, interval=0.05)
     sync.start()
-    _until(lambda: sorted(found.info.status for found in mlflow_runs(store)) == ["KILLED", "RUNNING"])
+    until(lambda: sorted(found.info.status for found in mlflow_runs(store)) == ["KILLED", "RUNNING"])
     run.close("FINISHED")
     assert sync.finish("FINISHED", timeout=60) == 0
 
@@ -388,7 +234,7 @@ def test_rounds_are_nested_runs(runs: Path, store: str) -> None:
     syncs = [MlflowSync(run.dir, store, interval=0.05) for run in (inner, outer)]
     for sync, run in zip(syncs, (inner, outer)):
         sync.start()
-        _until(lambda run=run: unsent(run.dir, "") == 0)
+        until(lambda run=run: unsent(run.dir, "") == 0)
         run.close("FINISHED")
         assert sync.finish("FINISHED", timeout=60) == 0
     # the round came first, so its parent was unknown then
@@ -405,14 +251,6 @@ def test_rounds_are_nested_runs(runs: Path, store: str) -> None:
 def test_a_run_that_still_goes_on_is_left_to_itself(runs: Path) -> None:
     with open_run(name="r", runs=runs) as run, pytest.raises(BusyError):
         sync_run(run.dir)
-
-
-def test_a_sync_to_a_server_that_is_down_is_one_line_with_exit_code_2(runs: Path) -> None:
-    with open_run(name="r", runs=runs) as run:
-        pass
-    with pytest.raises(UsageError, match="connection refused") as caught:
-        sync_run(run.dir, closed_port())
-    assert caught.value.exit_code == 2
 
 
 def test_passwords_of_a_tracking_server_are_told_to_nobody(
@@ -460,78 +298,6 @@ def test_two_processes_never_send_one_run_at_once(runs: Path, store: str) -> Non
         sync_run(run.dir, store)
     os.close(handle)
     assert sync_run(run.dir, store) > 0
-
-
-@pytest.mark.slow
-def test_a_server_frozen_in_the_middle_of_a_run_and_thawed_later_has_every_value_once(
-    runs: Path, store: str
-) -> None:
-    """A real ``mlflow server``, stopped with SIGSTOP after the first values arrived."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    runs.mkdir()
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        store,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--default-artifact-root",
-        str(runs / "mlartifacts"),
-    ]
-    server = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        _until(lambda: _answers(port), seconds=120)
-        run = open_run(name="r", runs=runs)
-        sync = MlflowSync(run.dir, uri, interval=0.05)
-        sync.start()
-        train(run.journal, range(1, 51))
-        _until(lambda: unsent(run.dir, "") == 0, seconds=60)
-        os.killpg(server.pid, signal.SIGSTOP)
-        assert train(run.journal, range(51, 101)) < 1
-        time.sleep(3)
-        run.close("FINISHED")
-        begun = time.monotonic()
-        assert sync.finish("FINISHED", timeout=8) >= 100
-        assert time.monotonic() - begun < 9
-        os.killpg(server.pid, signal.SIGCONT)
-        _until(lambda: not sync._thread.is_alive(), seconds=60)
-        assert sync_run(run.dir) >= 0
-        [found] = mlflow_runs(uri)
-        assert values(uri, found.info.run_id) == expected(range(1, 101))
-        assert found.info.status == "FINISHED"
-    finally:
-        os.killpg(server.pid, signal.SIGCONT)
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def _answers(port: int) -> bool:
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
-
-
-def _until(true, seconds: float = 60) -> None:
-    """Wait for something that will happen; the bound only ends a test that failed."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
 
 
 def test_what_is_rewound_before_it_was_sent_is_never_sent(tmp_path: Path) -> None:

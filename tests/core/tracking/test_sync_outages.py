@@ -1,0 +1,178 @@
+"""A tracking server that is down, frozen or locked costs the run nothing, and loses nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from llmfw.core.errors import UsageError
+from llmfw.core.tracking import (
+    MlflowSync,
+    open_run,
+    read_journal,
+    sync_run,
+    unsent,
+)
+from tests.core.tracking.support import (
+    answers,
+    closed_port,
+    expected,
+    frozen_server,
+    mlflow_runs,
+    train,
+    until,
+    values,
+)
+
+
+@pytest.mark.parametrize("kind", ["closed", "frozen"])
+def test_a_server_that_is_down_or_frozen_costs_nothing_and_a_later_sync_brings_everything_once(
+    runs: Path, store: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = open_run(name="r", runs=runs, config={"seed": 1})
+    with (
+        frozen_server() if kind == "frozen" else _just(closed_port()) as uri,
+        caplog.at_level(logging.WARNING, "llmfw"),
+    ):
+        sync = MlflowSync(run.dir, uri, interval=0.05)
+        begun = time.monotonic()
+        sync.start()
+        assert time.monotonic() - begun < 1
+        assert sync.ready.wait(60)
+        assert train(run.journal, range(1, 301)) < 1
+        until(lambda: "can't be told" in caplog.text)
+        run.close("FINISHED")
+        begun = time.monotonic()
+        left = sync.finish("FINISHED", timeout=5)
+        assert time.monotonic() - begun < 6
+    # 600 values, 1 param, environment.json and (inside a git tree) git.diff, the status
+    assert left >= 603
+    assert read_journal(run.record.journal).series == expected(range(1, 301))
+    told = [record.getMessage() for record in caplog.records if record.name == "llmfw.tracking"]
+    assert len(told) == 2
+    assert all("\n" not in line for line in told)
+    assert f"llmfw sync {run.dir}" in told[-1]
+    assert unsent(run.dir, "FINISHED") == left
+    assert sync_run(run.dir, store) == left
+    [found] = mlflow_runs(store)
+    assert found.info.status == "FINISHED"
+    assert values(store, found.info.run_id) == expected(range(1, 301))
+    assert found.data.params == {"seed": "1"}
+    assert sync_run(run.dir) == 0
+    assert values(store, found.info.run_id) == expected(range(1, 301))
+    assert unsent(run.dir, "FINISHED") == 0
+
+
+@contextmanager
+def _just(value: str) -> Iterator[str]:
+    yield value
+
+
+def test_a_locked_database_holds_nothing_up_and_is_caught_up_with(runs: Path, store: str) -> None:
+    """Another program holds the sqlite file exclusively from before the start until the run is half over."""
+    run = open_run(name="r", runs=runs)
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        sync = MlflowSync(run.dir, store, interval=0.05)
+        sync.start()
+        assert sync.ready.wait(60)
+        assert train(run.journal, range(1, 51)) < 1
+        time.sleep(3)
+        assert unsent(run.dir, "FINISHED") > 100
+        other.execute("ROLLBACK")
+    assert train(run.journal, range(51, 101)) < 1
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    assert values(store, mlflow_runs(store)[0].info.run_id) == expected(range(1, 101))
+
+
+def test_a_database_locked_to_the_end_keeps_finish_within_its_timeout(runs: Path, store: str) -> None:
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    until(lambda: unsent(run.dir, "") == 0)
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        train(run.journal, range(1, 51))
+        run.close("FINISHED")
+        begun = time.monotonic()
+        assert sync.finish("FINISHED", timeout=2) > 0
+        assert time.monotonic() - begun < 3
+    until(lambda: sync._thread is not None and not sync._thread.is_alive())
+    sync_run(run.dir)
+    [found] = mlflow_runs(store)
+    assert values(store, found.info.run_id) == expected(range(1, 51))
+    assert found.info.status == "FINISHED"
+
+
+def test_a_sync_to_a_server_that_is_down_is_one_line_with_exit_code_2(runs: Path) -> None:
+    with open_run(name="r", runs=runs) as run:
+        pass
+    with pytest.raises(UsageError, match="connection refused") as caught:
+        sync_run(run.dir, closed_port())
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.slow
+def test_a_server_frozen_in_the_middle_of_a_run_and_thawed_later_has_every_value_once(
+    runs: Path, store: str
+) -> None:
+    """A real ``mlflow server``, stopped with SIGSTOP after the first values arrived."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    runs.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--default-artifact-root",
+        str(runs / "mlartifacts"),
+    ]
+    server = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: answers(port), seconds=120)
+        run = open_run(name="r", runs=runs)
+        sync = MlflowSync(run.dir, uri, interval=0.05)
+        sync.start()
+        train(run.journal, range(1, 51))
+        until(lambda: unsent(run.dir, "") == 0, seconds=60)
+        os.killpg(server.pid, signal.SIGSTOP)
+        assert train(run.journal, range(51, 101)) < 1
+        time.sleep(3)
+        run.close("FINISHED")
+        begun = time.monotonic()
+        assert sync.finish("FINISHED", timeout=8) >= 100
+        assert time.monotonic() - begun < 9
+        os.killpg(server.pid, signal.SIGCONT)
+        until(lambda: not sync._thread.is_alive(), seconds=60)
+        assert sync_run(run.dir) >= 0
+        [found] = mlflow_runs(uri)
+        assert values(uri, found.info.run_id) == expected(range(1, 101))
+        assert found.info.status == "FINISHED"
+    finally:
+        os.killpg(server.pid, signal.SIGCONT)
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

@@ -7,8 +7,9 @@ in ``outputs`` (see ``llmfw.core.module.TrainModule``).
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmfw.core.lazy import door
 
 if TYPE_CHECKING:
     from llmfw.callbacks.early_stopping import EarlyStopping
@@ -22,18 +23,24 @@ if TYPE_CHECKING:
     from llmfw.callbacks.validation import Validation
 
 _HOME = {
-    "EarlyStopping": "early_stopping",
-    "MaxTime": "max_time",
-    "Progress": "progress",
-    "Samples": "samples",
-    "SignalWatch": "signals",
-    "Signals": "signals",
-    "Throughput": "throughput",
-    "Validation": "validation",
-    "answer_length": "preference",
-    "mean_interval": "intervals",
-    "pair_metrics": "preference",
-    "share_interval": "intervals",
+    "early_stopping": ("EarlyStopping",),
+    "intervals": (
+        "mean_interval",
+        "share_interval",
+    ),
+    "max_time": ("MaxTime",),
+    "preference": (
+        "answer_length",
+        "pair_metrics",
+    ),
+    "progress": ("Progress",),
+    "samples": ("Samples",),
+    "signals": (
+        "SignalWatch",
+        "Signals",
+    ),
+    "throughput": ("Throughput",),
+    "validation": ("Validation",),
 }
 
 __all__ = [
@@ -51,8 +58,4 @@ __all__ = [
     "share_interval",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__, __dir__ = door(__name__, _HOME)

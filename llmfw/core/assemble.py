@@ -19,7 +19,7 @@ from llmfw.core.manager import PluginManager
 from llmfw.core.plan import Plan, make_plan
 from llmfw.core.run import Run
 from llmfw.core.saved import settings_of_run
-from llmfw.core.strict_yaml import load_file
+from llmfw.core.settings.strict_yaml import load_file
 
 Verb = Literal["fit", "validate", "evaluate", "predict", "generate", "chat", "plan", "data"]
 _CALLBACKS = "lightning.pytorch.callbacks_factory"

@@ -14,9 +14,20 @@ from typing import Any
 
 from llmfw.core import discovery
 from llmfw.core.errors import LlmfwError, PluginError, UsageError
-from llmfw.core.interpolation import at, escape, resolve
-from llmfw.core.keys import NEEDED, Leaf, Node, Section, Table, find, leaves, plain_value, root_section
-from llmfw.core.layers import (
+from llmfw.core.schema import Root
+from llmfw.core.settings.interpolation import at, escape, resolve
+from llmfw.core.settings.keys import (
+    NEEDED,
+    Leaf,
+    Node,
+    Section,
+    Table,
+    find,
+    leaves,
+    plain_value,
+    root_section,
+)
+from llmfw.core.settings.layers import (
     Layer,
     Origin,
     Path_,
@@ -31,12 +42,11 @@ from llmfw.core.layers import (
     put_aside_tied,
     read,
 )
-from llmfw.core.limits import Range, check, outside
-from llmfw.core.schema import Root
-from llmfw.core.strict_yaml import Document, dump, join, load_file
-from llmfw.core.suggest import unknown_key
+from llmfw.core.settings.limits import Range, check, outside
+from llmfw.core.settings.strict_yaml import Document, dump, join, load_file
+from llmfw.core.settings.suggest import unknown_key
+from llmfw.core.settings.values import WrongValue, fit
 from llmfw.core.tracking import redact
-from llmfw.core.values import WrongValue, fit
 
 __all__ = ["Origin", "Resolved", "load_config", "preset_names"]
 

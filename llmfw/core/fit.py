@@ -24,12 +24,12 @@ from llmfw.core.measure import Measured, flatten, measure, write_down
 from llmfw.core.models import resolve_model, save_weights
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import open_auxiliary, open_policy_of
-from llmfw.core.records import DatasetTransform, Estimate, Policy, RolloutSampler, Row, When
+from llmfw.core.records import DatasetTransform, Estimate, Policy, RolloutSampler, When
 from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import read_journal
-from llmfw.core.train import Job, first_batches, manifest_of, total_steps, train, validate_held_out
+from llmfw.core.training.train import Job, first_batches, manifest_of, total_steps, train, validate_held_out
 
 _AUDITED = 64
 """Training samples whose masks are looked at before step 1."""

@@ -24,12 +24,20 @@ from llmfw.core.checkpoint.io import FILES, FOLDER, Files
 from llmfw.core.determinism import seed_all
 from llmfw.core.errors import CheckpointError, DataError
 from llmfw.core.failpoints import failpoint
-from llmfw.core.finite import StepFacts, refuse_nonfinite
-from llmfw.core.optim import build_optimizer, named_groups, schedule, set_lr
-from llmfw.core.ranks import Names, Polls, gather_rows, gradient_norm, local_state, take_local_state, total
 from llmfw.core.records import NamedMetric, Policy
-from llmfw.core.training import Steps, Training
-from llmfw.core.validation import Sums, auxiliary_of, means, units_of
+from llmfw.core.training.finite import StepFacts, refuse_nonfinite
+from llmfw.core.training.job import Steps, Training
+from llmfw.core.training.optim import build_optimizer, named_groups, schedule, set_lr
+from llmfw.core.training.ranks import (
+    Names,
+    Polls,
+    gather_rows,
+    gradient_norm,
+    local_state,
+    take_local_state,
+    total,
+)
+from llmfw.core.training.validation import Sums, auxiliary_of, means, units_of
 
 
 @dataclass

@@ -59,7 +59,7 @@ def open_policy(assembled: Assembled) -> Opened:
 def validate_policy(opened: Opened) -> Mapping[str, float]:
     """The plan's loss on its held-out rows, and its metrics; empty where nothing is held out."""
     from llmfw.core.data import collate_with, prepare, validation_batches
-    from llmfw.core.validation import validate
+    from llmfw.core.training.validation import validate
 
     assembled = opened.assembled
     root, plan = assembled.run.config, assembled.plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmfw.core.strict_yaml import load_file
+from llmfw.core.settings.strict_yaml import load_file
 
 _OF_RUN = ("plugins", "seed", "models", "tokenizer", "data", "trainer", "generation")
 """Sections of a saved run under which its weights are measured again, beside those of its plugins."""

@@ -14,7 +14,7 @@ from llmfw.verbs.options import run_options
 
 if TYPE_CHECKING:
     from llmfw.core.config import Origin, Resolved
-    from llmfw.core.keys import Leaf, Section, Table
+    from llmfw.core.settings.keys import Leaf, Section, Table
 
 
 @click.command("config")
@@ -63,8 +63,8 @@ def shown(resolved: Resolved, *, only_changed: bool, show_secrets: bool) -> dict
 
 def differing(resolved: Resolved, *, show_secrets: bool) -> str:
     """What differs from the defaults, as YAML."""
-    from llmfw.core.interpolation import escape
-    from llmfw.core.strict_yaml import dump
+    from llmfw.core.settings.interpolation import escape
+    from llmfw.core.settings.strict_yaml import dump
     from llmfw.core.tracking import redact
 
     tree = _filtered(resolved.to_dict(), shown(resolved, only_changed=True, show_secrets=True))
@@ -111,7 +111,7 @@ def _in_package(file: Path) -> str:
 
 def describe_keys(root: Section) -> Iterator[str]:
     """Two lines for each setting: key, type and default; meaning."""
-    from llmfw.core.keys import Table, leaves, type_name
+    from llmfw.core.settings.keys import Table, leaves, type_name
 
     for name, node in leaves(root):
         yield f"{name}  ({type_name(node)}; {_default(node)})"
@@ -122,7 +122,7 @@ def describe_keys(root: Section) -> Iterator[str]:
 
 
 def _default(node: Leaf | Table) -> str:
-    from llmfw.core.keys import NEEDED
+    from llmfw.core.settings.keys import NEEDED
 
     return "no default: it must be given" if node.default == NEEDED else f"default {_text(node.default)}"
 

@@ -57,7 +57,7 @@ def complete_settings(context: click.Context, parameter: click.Parameter, incomp
     from click.shell_completion import CompletionItem
 
     from llmfw.core.config import preset_names
-    from llmfw.core.keys import Leaf
+    from llmfw.core.settings.keys import Leaf
 
     key, equals, begun = incomplete.partition("=")
     known = completable(context.params.get("plugins") or ())
@@ -81,7 +81,7 @@ def completable(plugins: tuple[str, ...]) -> dict[str, Any]:
     """Every key with its node; plugins that can't be imported have none."""
     from llmfw.core.discovery import cards, load_class
     from llmfw.core.errors import LlmfwError
-    from llmfw.core.keys import leaves, root_section
+    from llmfw.core.settings.keys import leaves, root_section
 
     classes = {}
     for name in plugins:

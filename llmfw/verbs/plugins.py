@@ -113,7 +113,7 @@ def _paper(card: Card) -> Iterator[str]:
 
 def _settings(card: Card) -> Iterator[str]:
     from llmfw.core.discovery import load_class, overlay_path
-    from llmfw.core.keys import section
+    from llmfw.core.settings.keys import section
     from llmfw.verbs.config import describe_keys
 
     lines = list(describe_keys(section(load_class(card).Config, card.name)))

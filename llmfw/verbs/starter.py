@@ -143,8 +143,8 @@ def _validation(facts: Facts) -> tuple[str, str]:
 def _plugin_lines(name: str) -> Iterator[str]:
     """The plugin's settings, as they are when nobody sets them, as comments."""
     from llmfw.core.discovery import card, load_class, overlay_path
-    from llmfw.core.keys import NEEDED, Leaf, leaves, section
-    from llmfw.core.strict_yaml import load_file
+    from llmfw.core.settings.keys import NEEDED, Leaf, leaves, section
+    from llmfw.core.settings.strict_yaml import load_file
 
     overlay = overlay_path(card(name))
     brought = (load_file(overlay).data.get(name) or {}) if overlay else {}
@@ -175,7 +175,7 @@ def _commented(setting: str, comment: str) -> list[str]:
 
 def _value(value: Any) -> str:
     """A value on one line of YAML."""
-    from llmfw.core.strict_yaml import dump, plain
+    from llmfw.core.settings.strict_yaml import dump, plain
 
     if isinstance(value, str):
         simple = value.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum()

@@ -14,7 +14,7 @@ from llmfw.core.batch import LossOutput
 from llmfw.core.generation import ScriptedPolicy
 from llmfw.core.models import LocalPolicy
 from llmfw.core.records import Loss
-from llmfw.core.validation import validate
+from llmfw.core.training.validation import validate
 from llmfw.losses.preference import dpo, preference_loss
 from llmfw.testing.pairs import lay_out, random_pairs, tiny_llama
 

@@ -21,10 +21,10 @@ from llmfw.core.batch import Batch, LossOutput
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO
 from llmfw.core.errors import CheckpointError, DataError, NumericsError
 from llmfw.core.module import TrainModule
-from llmfw.core.optim import schedule
 from llmfw.core.records import Loss, NamedMetric
 from llmfw.core.schema import OptimizerConfig
-from llmfw.core.training import StepBatch
+from llmfw.core.training.job import StepBatch
+from llmfw.core.training.optim import schedule
 from tests.toys.training import (
     TOKENS,
     Steps,

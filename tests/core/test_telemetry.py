@@ -78,8 +78,13 @@ def watched(script: str, folder: Path) -> list[list[str]]:
     environment = {name: value for name, value in os.environ.items() if name not in hints}
     done = subprocess.run(
         [sys.executable, "-c", WATCH + script, str(folder)],
-        env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

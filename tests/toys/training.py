@@ -18,7 +18,7 @@ from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO
 from llmfw.core.module import TrainModule
 from llmfw.core.records import Loss
 from llmfw.core.schema import OptimizerConfig
-from llmfw.core.training import Training
+from llmfw.core.training.job import Training
 
 VOCABULARY, WIDTH, ROWS = 11, 8, 3
 

@@ -22,7 +22,7 @@ from llmfw.callbacks import Signals, Validation
 from llmfw.core.batch import Batch, LossOutput
 from llmfw.core.checkpoint import CheckpointCallback
 from llmfw.core.errors import LlmfwError
-from llmfw.core.validation import validate
+from llmfw.core.training.validation import validate
 from tests.toys.training import TOKENS, Recorder, batch_of, cross_entropy, fit, split, weights
 
 STEPS = 4

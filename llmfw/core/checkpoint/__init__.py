@@ -7,7 +7,7 @@ when first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmfw.core.checkpoint.durable import probe_writable
 from llmfw.core.checkpoint.manifest import (
@@ -18,6 +18,7 @@ from llmfw.core.checkpoint.manifest import (
     step_folder,
     verify,
 )
+from llmfw.core.lazy import door
 
 if TYPE_CHECKING:
     from llmfw.core.checkpoint.callback import CheckpointCallback
@@ -35,12 +36,4 @@ __all__ = [
     "verify",
 ]
 
-_LAZY = {"CheckpointCallback": "callback", "SafeCheckpointIO": "io"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__, _ = door(__name__, {"callback": ("CheckpointCallback",), "io": ("SafeCheckpointIO",)})

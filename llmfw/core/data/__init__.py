@@ -5,8 +5,9 @@ Plugins import from here only. Names are loaded on first use; those that need to
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmfw.core.lazy import door
 
 if TYPE_CHECKING:
     from llmfw.core.data.batches import collate as collate
@@ -65,19 +66,7 @@ _HOME = {
     "split": ("split_rows",),
     "text": ("Response", "TextTokenizer"),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)
+__all__ = sorted(name for names in _HOME.values() for name in names)
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = door(__name__, _HOME)

@@ -10,8 +10,9 @@ Reports: ``generated_length``.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmfw.core.lazy import door
 
 if TYPE_CHECKING:
     from llmfw.core.generation.caches import FULL_CACHE, attention_of, context_length, prefill
@@ -35,7 +36,6 @@ _HOME = {
     "scores": ("AnswerScore", "score_examples"),
     "stopping": ("TextStream", "finish"),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "FULL_CACHE",
@@ -64,15 +64,4 @@ __all__ = [
     "uniforms",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = door(__name__, _HOME)

@@ -15,8 +15,9 @@ MLflow run id.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmfw.core.lazy import door
 
 if TYPE_CHECKING:
     from llmfw.core.models.build import BuiltModel, build_model
@@ -60,7 +61,6 @@ _HOME = {
     "store": ("load_weights", "save_weights", "weights_manifest"),
     "tokenizer": ("check_vocabulary", "load_tokenizer"),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BuiltModel",
@@ -95,11 +95,4 @@ __all__ = [
     "weights_manifest",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = door(__name__, _HOME)

@@ -6,8 +6,9 @@ only the sending thread imports MLflow.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llmfw.core.lazy import door
 
 if TYPE_CHECKING:
     from llmfw.core.tracking.comparison import Comparison, compare
@@ -50,7 +51,6 @@ _HOME = {
     "surroundings": ("environment",),
     "sync": ("MlflowSync", "run_folder", "sync_run", "unsent"),
 }  # fmt: skip
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "RUNS",
@@ -84,15 +84,4 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = door(__name__, _HOME)

@@ -68,7 +68,7 @@ def _curve(index: int, points: Sequence[tuple[int, float]]) -> dict[str, Any]:
 def _notes(curves: Sequence[dict[str, Any]]) -> list[str]:
     gaps, stride = sum(curve["gaps"] for curve in curves), max(curve["stride"] for curve in curves)
     notes = [f"{gaps} values not finite"] if gaps else []
-    return notes + ([f"every {stride}th point"] if stride > 1 else [])
+    return notes + ([f"one point in {stride}"] if stride > 1 else [])
 
 
 def chart_data(comparison: Comparison, found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -41,6 +42,7 @@ def environment(folder: Path | None = None) -> tuple[dict[str, Any], str | None]
     return found, diff
 
 
+@functools.cache
 def packages() -> dict[str, str]:
     """Installed distributions and their versions."""
     found = {

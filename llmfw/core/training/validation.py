@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from llmfw.core.batch import Batch, LossOutput
 from llmfw.core.errors import DataError
 from llmfw.core.failpoints import failpoint
-from llmfw.core.ranks import gather_objects
 from llmfw.core.records import Loss, NamedMetric, Policy
+from llmfw.core.training.ranks import gather_objects
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmfw.core.errors import UsageError
 from llmfw.core.schema import Root
-from llmfw.core.values import WrongValue, shown
+from llmfw.core.settings.values import WrongValue, shown
 
 
 @dataclass(frozen=True)

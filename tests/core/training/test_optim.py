@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from llmfw.core.errors import UsageError
-from llmfw.core.optim import build_optimizer, check_optimizer, named_groups, schedule, warmup_steps
 from llmfw.core.schema import OptimizerConfig
+from llmfw.core.training.optim import build_optimizer, check_optimizer, named_groups, schedule, warmup_steps
 
 NONE = OptimizerConfig(warmup=0)
 

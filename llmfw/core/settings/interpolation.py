@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmfw.core.errors import UsageError
-from llmfw.core.keys import Leaf, Section, find
-from llmfw.core.layers import Path_, Setting, error_at, nest
-from llmfw.core.suggest import near_keys
-from llmfw.core.values import WrongValue, fit
+from llmfw.core.settings.keys import Leaf, Section, find
+from llmfw.core.settings.layers import Path_, Setting, error_at, nest
+from llmfw.core.settings.suggest import near_keys
+from llmfw.core.settings.values import WrongValue, fit
 
 _INTERPOLATION = re.compile(r"(?P<slashes>\\*)\$\{(?P<inside>[^}]*)(?P<end>\}?)")
 _KEY = re.compile(r"\.*[\w-]+(\.[\w-]+)*")

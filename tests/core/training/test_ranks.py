@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from llmfw.core.checkpoint import newest_verified, read_manifest
-from llmfw.core.ranks import gradient_norm
+from llmfw.core.training.ranks import gradient_norm
 from tests.toys import two_processes
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
         key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")
     }
     command = [sys.executable, "-m", "tests.toys.two_processes", str(folder)]
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         command,
         cwd=root,

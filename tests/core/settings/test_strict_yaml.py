@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmfw.core.errors import UsageError
-from llmfw.core.strict_yaml import MAX_BYTES, MAX_DEPTH, dump, load, load_file, parse_value
+from llmfw.core.settings.strict_yaml import MAX_BYTES, MAX_DEPTH, dump, load, load_file, parse_value
 
 SCALARS = (
     st.none()

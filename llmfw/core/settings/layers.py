@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmfw.core.errors import ConflictError, UsageError
-from llmfw.core.keys import NAMED, NEEDED, TIED, Leaf, Node, Section, Table, find
-from llmfw.core.strict_yaml import Document, kind_of, parse_value
-from llmfw.core.values import WrongValue, fit, shown
+from llmfw.core.settings.keys import NAMED, NEEDED, TIED, Leaf, Node, Section, Table, find
+from llmfw.core.settings.strict_yaml import Document, kind_of, parse_value
+from llmfw.core.settings.values import WrongValue, fit, shown
 
 Path_ = tuple[str, ...]
 Unknown = Callable[[str], tuple[str, str]]

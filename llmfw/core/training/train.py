@@ -44,8 +44,8 @@ from llmfw.core.records import Loss, Policy, Row
 from llmfw.core.say import say
 from llmfw.core.session import Session, checkpoint_dir
 from llmfw.core.tracking import Journal, JournalLogger
-from llmfw.core.training import Training
-from llmfw.core.validation import validate
+from llmfw.core.training.job import Training
+from llmfw.core.training.validation import validate
 
 if TYPE_CHECKING:
     from llmfw.core.batch import Batch

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union
 
 from llmfw.core.errors import PluginError
 from llmfw.core.schema import DataConfig, ModelConfig, Root
-from llmfw.core.strict_yaml import join
+from llmfw.core.settings.strict_yaml import join
 
 NAMED: tuple[type, ...] = (ModelConfig, DataConfig)
 """Sections that a plain name stands for: ``model=NAME`` is ``model.name=NAME``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from difflib import SequenceMatcher, get_close_matches
 
-from llmfw.core.keys import Leaf, Section, find, leaves
+from llmfw.core.settings.keys import Leaf, Section, find, leaves
 
 ELSEWHERE = {
     "learning_rate": ("optimizer.lr",),

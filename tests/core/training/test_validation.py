@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 from llmfw.core.batch import Batch, LossOutput
 from llmfw.core.errors import DataError
 from llmfw.core.records import NamedMetric
-from llmfw.core.validation import evaluating, validate
+from llmfw.core.training.validation import evaluating, validate
 from tests.toys.training import TOKENS, Toy, ToyModel, ToyPolicy, batch_of, cross_entropy, split
 
 WHOLE = batch_of(0, 0, rows=6)

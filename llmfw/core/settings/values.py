@@ -9,8 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from llmfw.core.keys import Leaf, is_union, one_type_name
-from llmfw.core.strict_yaml import join, kind_of
+from llmfw.core.settings.keys import Leaf, is_union, one_type_name
+from llmfw.core.settings.strict_yaml import join, kind_of
 from llmfw.core.tracking import redact
 
 Texts = Mapping[str, str] | None

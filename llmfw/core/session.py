@@ -70,14 +70,15 @@ def open_session(
     except BaseException as error:
         status = "KILLED" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "FAILED"
         error.run_dir = owned.dir  # type: ignore[attr-defined]  # the command line keeps the traceback there
-        if not isinstance(error, KeyboardInterrupt):
+        if status == "FAILED":
             (owned.dir / "crash.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         raise
     finally:
         record = owned.record
         owned.close(status)
         if sync is not None:
-            session.unsent = sync.finish(status)
+            # a first sqlite store takes its time to be made; a server that doesn't answer gets less
+            session.unsent = sync.finish(status, timeout=60.0 if sync.uri.startswith("sqlite") else 10.0)
             record = owned.record
         session.mlflow = dict(record.mlflow)
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from llmfw.core.data.checks import audit as audit
     from llmfw.core.data.encode import Encoder as Encoder
     from llmfw.core.data.encode import bytes_per_token as bytes_per_token
-    from llmfw.core.data.encode import encode_prompt as encode_prompt
     from llmfw.core.data.encode import length_limit as length_limit
     from llmfw.core.data.encode import pad_id_of as pad_id_of
     from llmfw.core.data.encode import trained_text as trained_text
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 _HOME = {
     "checks": ("Finding", "audit"),
     "batches": ("collate", "shadow"),
-    "encode": ("Encoder", "bytes_per_token", "encode_prompt", "length_limit", "pad_id_of", "trained_text"),
+    "encode": ("Encoder", "bytes_per_token", "length_limit", "pad_id_of", "trained_text"),
     "examples": ("Example", "TokenSequence", "pack"),
     "formats": ("PLACE", "RowError", "answer_of", "canonical", "content_hash", "form_of", "prompt_of"),
     "loader": ("StepLoader", "collate_with", "seeded", "validation_batches"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llmfw.core.data.chat import apply, render
+from llmfw.core.data.chat import render
 from llmfw.core.data.examples import Example, Number, TokenSequence
 from llmfw.core.data.formats import Form, Prompt, RowError, answer_of
 from llmfw.core.data.text import Response, TextTokenizer
@@ -224,17 +224,6 @@ class Encoder:
             before, after = ([sum(one.trained) for one in plain], [sum(one.trained) for one in sequences])
             self.counts.pairs_cut_equal += before[0] != before[1] and after[0] == after[1]
         return sequences
-
-
-def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Ids of what precedes an answer, exactly as training sees it; generation starts from here."""
-    text = tokenizer if isinstance(tokenizer, TextTokenizer) else TextTokenizer(tokenizer)
-    if getattr(text.tokenizer, "chat_template", None):
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        return text.ids(apply(text, messages, opened=True))
-    if not isinstance(prompt, str):
-        raise _no_template()
-    return [*text.bos, *text.ids(prompt)]
 
 
 def bytes_per_token(tokenizer: Any) -> float:

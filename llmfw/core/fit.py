@@ -19,7 +19,7 @@ from llmfw.core.checkpoint.manifest import NAME as MANIFEST
 from llmfw.core.checkpoint.manifest import file_digest
 from llmfw.core.data import DataReport, Prepared, RowsData, audit, prepare
 from llmfw.core.determinism import pinned
-from llmfw.core.errors import CheckpointError, DataError
+from llmfw.core.errors import CheckpointError, ConflictError, DataError
 from llmfw.core.measure import Measured, flatten, measure, write_down
 from llmfw.core.models import resolve_model, save_weights
 from llmfw.core.module import TrainModule
@@ -68,6 +68,13 @@ def fit(assembled: Assembled, *, resume: Resume = "never") -> FitResult:
         LlmfwError: whatever stops a run, with its code, place and remedy.
     """
     root = assembled.run.config
+    if assembled.plan.one("llmfw_sampler") is not None and root.trainer.devices > 1:
+        raise ConflictError(
+            "ROUNDS-DEVICES",
+            f"the rounds of plugin {assembled.plan.owner('llmfw_sampler')!r} run in one process",
+            mend="set trainer.devices=1",
+            key="trainer.devices",
+        )
     with SignalWatch() as watch, pinned(root.trainer), open_session(assembled, resume) as session:
         assembled.run.dir = session.dir
         for note in assembled.plan.notes:

@@ -34,11 +34,6 @@ class Session:
     """Items that MLflow hadn't acknowledged when the run closed."""
     mlflow: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def checkpoints(self) -> Path:
-        """Where checkpoints lie unless ``checkpoint.dir`` says otherwise."""
-        return self.dir / "checkpoints"
-
 
 @contextmanager
 def open_session(
@@ -125,8 +120,10 @@ def _open(
 
 
 def checkpoint_dir(setting: str | None, folder: Path) -> Path:
-    """Where a run's checkpoints lie."""
-    return Path(setting) if setting else folder / "checkpoints"
+    """Where a run's checkpoints lie; rounds of one run never share a folder."""
+    if setting is None:
+        return folder / "checkpoints"
+    return Path(setting) / folder.name if folder.parent.name == "rounds" else Path(setting)
 
 
 def _card(name: str) -> dict[str, Any]:

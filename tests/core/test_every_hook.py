@@ -99,6 +99,19 @@ def test_a_sampler_turns_fit_into_rounds_that_are_runs_of_their_own(site: Path):
         )
 
 
+def test_rounds_over_several_processes_are_refused_before_anything_is_written(site: Path):
+    _toy(site, sources.SAMPLER)
+    with pytest.raises(llmfw.LlmfwError, match=r"ROUNDS-DEVICES.*'toy'"):
+        _fit("trainer.devices=2")
+    assert not Path("runs").exists()
+
+
+def test_rounds_keep_their_checkpoints_apart_in_a_folder_of_the_users(site: Path):
+    _toy(site, sources.SAMPLER)
+    _fit("checkpoint.dir=kept")
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["000", "001"]
+
+
 def test_a_surgery_trains_and_is_saved_under_lora_and_is_required_on_load(site: Path):
     _toy(site, sources.SURGERY)
     result = _fit("adapter.kind=lora", "optimizer.lr=1e-2")

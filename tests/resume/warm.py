@@ -112,7 +112,7 @@ def _fresh_moments() -> None:
 
 
 def _weights_of_the_base() -> None:
-    from llmfw.core import train
+    from llmfw.core.training import train
 
     train.load_weights = lambda built, folder: None
 

@@ -85,7 +85,7 @@ def test_the_pages_show_the_runs_and_end_with_a_signal(runs: Path, number: int) 
     with urllib.request.urlopen(asked, timeout=60) as answer:
         assert "seen" in answer.read().decode()
     process.send_signal(number)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     host, port = url.removeprefix("http://").split(":")
     with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port)), timeout=2):
         pass

@@ -9,7 +9,7 @@ import llmfw.core.models as door
 def test_every_public_name_is_there() -> None:
     for name in door.__all__:
         assert getattr(door, name) is not None
-    assert sorted(door._MODULE_OF) == sorted(door.__all__)
+    assert dir(door) == sorted(door.__all__)
 
 
 def test_names_can_be_resolved_without_torch() -> None:

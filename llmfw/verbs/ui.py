@@ -117,7 +117,7 @@ def serve(store: str, host: str, port: int) -> None:
 def tell_of_dead_runs(store: str) -> None:
     """Runs that were killed shouldn't be shown as running."""
     from llmfw.core.tracking import RUNS
-    from llmfw.core.tracking.sync import bury
+    from llmfw.core.tracking.replay import bury
 
     try:
         bury(RUNS, store)

@@ -1,7 +1,7 @@
 """Where a run's numbers go: its own journal first, MLflow told from it; comparing runs afterwards.
 
 Public names are loaded on first use; only ``JournalLogger`` imports Lightning,
-only the sending thread imports MLflow.
+only the sending process imports MLflow.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     )
     from llmfw.core.tracking.redaction import redact, redact_text
     from llmfw.core.tracking.remote import resolve_uri
+    from llmfw.core.tracking.replay import run_folder, sync_run, unsent
     from llmfw.core.tracking.report import write_report
     from llmfw.core.tracking.surroundings import environment
-    from llmfw.core.tracking.sync import MlflowSync, run_folder, sync_run, unsent
+    from llmfw.core.tracking.sync import MlflowSync
 
 _HOME = {
     "comparison": ("Comparison", "compare"),
@@ -49,7 +50,8 @@ _HOME = {
     "remote": ("resolve_uri",),
     "report": ("write_report",),
     "surroundings": ("environment",),
-    "sync": ("MlflowSync", "run_folder", "sync_run", "unsent"),
+    "replay": ("run_folder", "sync_run", "unsent"),
+    "sync": ("MlflowSync",),
 }  # fmt: skip
 
 __all__ = [

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, SupportsFloat
 
 from llmfw.core.errors import ResourceError, UsageError
+from llmfw.core.failpoints import failpoint
 
 VERSION = 1
 DURABLE = frozenset({"rewind", "checkpoint", "status", "verdict"})
@@ -115,6 +116,7 @@ class Journal:
         with self._lock:
             if self._file < 0:
                 raise ValueError(f"{self.path} is closed")
+            failpoint("log.before_flush")
             before = os.fstat(self._file).st_size
             try:
                 while raw:

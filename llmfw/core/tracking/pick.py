@@ -69,7 +69,7 @@ def named_run(name: str, runs: Path = RUNS) -> RunRecord:
     except UsageError as unknown:
         if unknown.code != "RUN-UNKNOWN" or not re.fullmatch(r"[0-9a-f]{32}", name):
             raise
-        from llmfw.core.tracking.sync import run_folder
+        from llmfw.core.tracking.replay import run_folder
 
         with suppress(UsageError):
             return reap(read_record(run_folder(name, runs=runs)))

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from llmfw.core.errors import BusyError
+from llmfw.core.failpoints import failpoint
 from llmfw.core.tracking.feed import Cursor, Feed
 from llmfw.core.tracking.files import read_json, try_lock
 from llmfw.core.tracking.record import RunRecord, Status, read_record, update_record
@@ -50,6 +51,7 @@ class Sender:
             self._cursor = Cursor()
             started = milliseconds(record.created)
             run = remote.create(record.name, {**self._tags, **_tags(record)}, started)
+            failpoint("mlflow.mid_sync")
         status, self._params = remote.check(run)
         if run != self._cursor.run_id:
             self._cursor = Cursor(run_id=run, sending=not fresh)
@@ -73,6 +75,7 @@ class Sender:
                 self._save()
             while batch := self._feed.batch(BATCH):
                 remote.log(self._run, batch)
+                failpoint("mlflow.mid_sync")
                 self._feed.acknowledge(batch)
         if self._feed.offset != self._cursor.offset or self._cursor.sending:
             self._cursor.offset, self._cursor.sending = self._feed.offset, False

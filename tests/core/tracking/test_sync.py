@@ -93,25 +93,24 @@ import os, signal, sys, time
 from pathlib import Path
 from llmfw.core.tracking import MlflowSync, open_run, unsent
 runs, uri, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+def write(first, last):
+    for step in range(first, last + 1):
+        run.journal.metrics(step, {"loss": 1 / step, "rewards/margins": step / 7})
 run = open_run(name="victim", runs=runs, fingerprint="f", config={"seed": 1})
+write(1, 10)
+# created: between MLflow's making of the run and our writing its id down;
+# unacknowledged: after the second batch arrived, before the cursor says so
+place = {"created": "mlflow.mid_sync:1:kill", "unacknowledged": "mlflow.mid_sync:3:kill"}.get(how)
+if place:
+    os.environ["LLMFW_FAILPOINT"] = place
 sync = MlflowSync(run.dir, uri, interval=0.05)
 sync.start()
-if how == "created":
-    # between MLflow's making of the run and our writing its id down
-    from llmfw.core.tracking import sender
-    sender.update_record = lambda *given, **changes: os.kill(os.getpid(), signal.SIGKILL)
-for step in range(1, 11):
-    run.journal.metrics(step, {"loss": 1 / step, "rewards/margins": step / 7})
-if how == "unacknowledged":
-    # after a batch arrived, before the cursor says so
-    from llmfw.core.tracking.feed import Feed
+if how != "created":
     while unsent(run.dir, ""):
         time.sleep(0.01)
-    Feed.acknowledge = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
-    sync._wake.set()
-    for step in range(11, 13):
-        run.journal.metrics(step, {"loss": 1 / step, "rewards/margins": step / 7})
-while how != "idle" or unsent(run.dir, ""):
+if how == "unacknowledged":
+    write(11, 12)
+while place and sync._process.poll() is None:
     time.sleep(0.01)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -126,7 +125,7 @@ def test_a_killed_and_resumed_run_is_one_mlflow_run_with_every_step_once(
     assert done.returncode == -signal.SIGKILL
     [record] = list_runs(runs)
     assert record.status == "KILLED"
-    assert [found.info.status for found in mlflow_runs(store)] == ["RUNNING"]
+    assert len(mlflow_runs(store)) == 1
     run = open_run(name="victim", folder=record.dir, resume=True, config={"seed": 1})
     run.journal.rewind(7)
     sync = MlflowSync(run.dir, store, interval=0.05)
@@ -215,17 +214,79 @@ def test_a_run_deleted_in_mlflow_is_made_anew_by_a_later_sync(runs: Path, store:
     assert values(store, new.info.run_id) == expected(range(1, 6))
 
 
-def test_the_next_run_tells_mlflow_that_an_earlier_one_was_killed(runs: Path, store: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_RUN, str(runs), store, "idle"], check=False, timeout=120
-    )
-    assert done.returncode == -signal.SIGKILL
+def test_a_killed_run_is_told_to_mlflow_at_once_by_the_process_that_outlives_it(
+    runs: Path, store: str
+) -> None:
+    command = [sys.executable, "-c", KILLED_RUN, str(runs), store, "idle"]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -signal.SIGKILL
+    until(lambda: mlflow_runs(store)[0].info.status == "KILLED")
+    [record] = list_runs(runs)
+    assert unsent(record.dir, "KILLED") == 0
+
+
+def test_the_next_run_tells_mlflow_of_a_run_that_was_killed_together_with_its_sender(
+    runs: Path, store: str
+) -> None:
+    command = [sys.executable, "-c", KILLED_RUN, str(runs), store, "unacknowledged"]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -signal.SIGKILL
+    assert [found.info.status for found in mlflow_runs(store)] == ["RUNNING"]
     run = open_run(name="next", runs=runs)
     sync = MlflowSync(run.dir, store, interval=0.05)
     sync.start()
     until(lambda: sorted(found.info.status for found in mlflow_runs(store)) == ["KILLED", "RUNNING"])
     run.close("FINISHED")
     assert sync.finish("FINISHED", timeout=60) == 0
+
+
+def test_a_sender_that_dies_in_the_middle_is_replaced_at_the_end(
+    runs: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its first batch arrived; the second one is told at the end and sends the rest."""
+    monkeypatch.setenv("LLMFW_FAILPOINT", "mlflow.mid_sync:2:kill")
+    run = open_run(name="r", runs=runs)
+    train(run.journal, range(1, 11))
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    until(lambda: sync._process is not None and sync._process.poll() is not None)
+    monkeypatch.delenv("LLMFW_FAILPOINT")
+    train(run.journal, range(11, 21))
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    [found] = mlflow_runs(store)
+    assert found.info.status == "FINISHED"
+    assert values(store, found.info.run_id) == expected(range(1, 21))
+
+
+def test_the_address_of_the_store_is_no_argument_that_others_can_read(runs: Path) -> None:
+    uri = closed_port().replace("//", "//me:the-password@")
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, uri, interval=0.05)
+    sync.start()
+    assert sync._process is not None
+    assert "the-password" not in Path(f"/proc/{sync._process.pid}/cmdline").read_text()
+    run.close("FINISHED")
+    sync.finish("FINISHED", timeout=10)
+
+
+def test_a_sender_leaves_no_log_where_it_had_nothing_to_say(runs: Path, store: str) -> None:
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    sync.start()
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=60) == 0
+    assert not (run.dir / "mlflow.log").exists()
+
+
+def test_a_process_that_cannot_be_started_costs_a_warning_only(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, interval=0.05)
+    sync.start()
+    run.close("FINISHED")
+    assert sync.finish("FINISHED", timeout=10) > 0
+    assert "can't be started" in caplog.text
 
 
 def test_rounds_are_nested_runs(runs: Path, store: str) -> None:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 @click.option("--uri", help="MLflow tracking URI; default: the one that the run was meant for.")
 @click.option("--experiment", metavar="NAME", help="MLflow experiment; default: the run's own.")
 def command(runs: tuple[str, ...], uri: str | None, experiment: str | None) -> None:
-    """Send what MLflow hasn't got of runs that have ended; every value arrives once, however often this is
-    called.
+    """Send what MLflow hasn't got of runs that have ended; every value arrives once.
 
     RUN is a folder, its name under runs/, or a run's name or id. Without any: all runs under runs/ that were
     to be tracked.

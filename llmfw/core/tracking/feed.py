@@ -1,5 +1,4 @@
-"""What of a journal MLflow hasn't been told yet. Each (name, step) goes out once, whatever is killed and
-resumed.
+"""What of a journal MLflow hasn't been told yet: each (name, step) once, whatever is killed and resumed.
 
 The cursor file beside the journal remembers what was acknowledged. MLflow can't take a value back, so the
 first one that was acknowledged for a (name, step) stays there; where a resumed run computed another one, the
@@ -159,9 +158,7 @@ class Feed:
 
 
 def fit_name(name: str) -> str:
-    """The name as MLflow takes it: a path without dots or doubled slashes, of plain characters, at most 250
-    long.
-    """
+    """The name as MLflow takes it: a plain path of at most 250 characters."""
     plain = _UNFIT.sub("_", name)[:250] or "_"
     is_path = posixpath.normpath(plain) == plain and not plain.startswith(("/", ".."))
     return plain if is_path and plain != "." else plain.replace("/", "_").replace(".", "_")

@@ -15,9 +15,7 @@ from typing import Any
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by the value as json; after a crash the file is the old one or the new one. OSError is
-    passed on.
-    """
+    """Replace ``path`` by the value as json; after a crash it's the old file or the new one."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
 
 

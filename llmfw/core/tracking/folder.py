@@ -35,9 +35,7 @@ from llmfw.core.tracking.redaction import redact, redact_text
 
 
 class RunFolder:
-    """A run that this process owns: holds its lock, writes its journal and run.json. Close it with a truthful
-    status.
-    """
+    """A run that this process owns: its lock, its journal, its run.json. Close it with a truthful status."""
 
     def __init__(self, folder: Path, lock: int) -> None:
         self.dir = folder
@@ -83,8 +81,7 @@ def open_run(
     plan: Mapping[str, Any] | None = None,
     cards: Mapping[str, Any] | None = None,
 ) -> RunFolder:
-    """Make the run's folder, or with ``resume`` take over the one in ``folder``, and write down what decides
-    the run.
+    """Make a run's folder (``resume``: take over the one in ``folder``), and write down what decides the run.
 
     ``config`` is the flat form (dotted key -> value); it becomes the journal's params. Secrets are taken out
     of everything.

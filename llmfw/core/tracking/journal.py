@@ -31,8 +31,7 @@ from llmfw.core.failpoints import failpoint
 
 VERSION = 1
 DURABLE = frozenset({"rewind", "checkpoint", "status", "verdict"})
-"""Events that are on the disk when ``event`` returns; the rest survives a killed process, but perhaps not a
-power loss.
+"""Events that survive a power loss once ``event`` has returned; others survive the death of the process.
 """
 
 _RESERVED = frozenset({"t", "wall", "mono"})
@@ -40,8 +39,7 @@ _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class Journal:
-    """Appends to ``path``; one line is one write, so a killed process loses the line it was writing and no
-    other.
+    """Appends to ``path``; a line is one write, so a killed process loses the line it was writing.
 
     A torn last line (no newline at its end) is cut off when the journal is opened again. Safe to use from
     several threads of one process; two processes must not write one journal (the run folder's lock sees to
@@ -65,9 +63,7 @@ class Journal:
         self._write({"t": "journal", "version": VERSION, "pid": os.getpid()})
 
     def metrics(self, step: int, values: Mapping[str, SupportsFloat], stage: str = "train") -> None:
-        """Write the values of one optimizer step; ``stage`` other than train becomes a prefix of the
-        names.
-        """
+        """Write one optimizer step's values; a ``stage`` other than train becomes a prefix of the names."""
         self._write(
             {
                 "t": "metrics",

@@ -15,9 +15,7 @@ from llmfw.core.tracking.redaction import redact
 
 
 class JournalLogger(Logger):
-    """Writes what Lightning logs into the run's journal. It has no state: resuming is the journal's matter
-    (``rewind``).
-    """
+    """Writes what Lightning logs into the journal. No state: a resumed run calls ``Journal.rewind``."""
 
     def __init__(self, journal: Journal | None, name: str = "llmfw") -> None:
         super().__init__()
@@ -77,7 +75,5 @@ class JournalLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Flush to the disk; the run's owner closes the journal, because evaluations come after the
-        training.
-        """
+        """Flush to the disk; the journal stays open, because evaluations come after the training."""
         self.save()

@@ -1,6 +1,4 @@
-"""Reads a journal: the values that count, once per name and step, however often the run was killed and
-resumed.
-"""
+"""Reads a journal: one value per name and step, however often the run was killed and resumed."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ UNREPEATABLE = ("time/", "sys/", "throughput/")
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A line that is neither a metric nor a header. ``undone``: it belongs to a step that a rewind took
-    back.
-    """
+    """A line that is neither metric nor header. ``undone``: it belongs to a step that a rewind took back."""
 
     kind: str
     fields: Mapping[str, Any]
@@ -173,8 +169,7 @@ def parse(raw: bytes, first: int = 1) -> Iterator[tuple[int, dict[str, Any] | No
 
 
 def values_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """The values of a metrics line under their full names: ``validation/loss`` for ``loss`` of stage
-    validation.
+    """A metrics line's values by their full names: ``validation/loss`` for ``loss`` of stage validation.
 
     Raises:
         ValueError: a value is no number, or the step is no whole number.

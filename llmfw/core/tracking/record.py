@@ -93,9 +93,7 @@ def write_record(record: RunRecord) -> None:
 
 
 def list_runs(runs: Path = RUNS) -> list[RunRecord]:
-    """Runs under a folder, newest first; a RUNNING one whose process is gone is marked as KILLED. Rounds are
-    left out.
-    """
+    """Runs under a folder, without rounds, newest first; a RUNNING one without a process becomes KILLED."""
     found = []
     for path in runs.glob("*/run.json"):
         with suppress(UsageError):
@@ -113,9 +111,7 @@ def reap(record: RunRecord) -> RunRecord:
 
 
 def find_resumable(fingerprint: str, folder: Path | None = None, runs: Path = RUNS) -> RunRecord | None:
-    """The newest unfinished run with this fingerprint: in ``folder`` where one is given, else under ``runs``.
-    None: there is none.
-    """
+    """The newest unfinished run with this fingerprint, in ``folder`` if one is given, else under ``runs``."""
     if folder is not None:
         with suppress(UsageError):
             record = reap(read_record(folder))
@@ -130,8 +126,7 @@ def find_resumable(fingerprint: str, folder: Path | None = None, runs: Path = RU
 
 
 def find_run(name: str, runs: Path = RUNS) -> RunRecord:
-    """The run that a user means: a folder, a folder's name under ``runs``, a run's name or id, or an MLflow
-    run id (or their start).
+    """The run that a user means: a folder, its name, a run's name or id, MLflow's id, or a start of these.
 
     Raises:
         UsageError: no run or several runs are meant.

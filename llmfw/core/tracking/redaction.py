@@ -1,6 +1,4 @@
-"""Takes secrets out of what is written down: by the names of keys, by the forms of well-known tokens, and out
-of URLs.
-"""
+"""Takes secrets out of what is written down: by the names of keys, the forms of tokens, and in URLs."""
 
 from __future__ import annotations
 
@@ -88,9 +86,7 @@ _ASSIGNED = re.compile(
 
 
 def is_secret(key: str) -> bool:
-    """Whether a key's name says that its value is a secret: ``hub.token``, ``apiKey``; not ``pad_token`` or
-    ``max_tokens``.
-    """
+    """Whether a key names a secret: ``hub.token``, ``apiKey``; not ``pad_token`` or ``max_tokens``."""
     words = [word.lower() for word in _WORD.findall(key.rsplit(".", 1)[-1])]
     pairs = list(pairwise(words))
     if _SECRET_WORDS.intersection(words) or any(
@@ -101,9 +97,7 @@ def is_secret(key: str) -> bool:
 
 
 def redact_text(text: str) -> str:
-    """The text without passwords in URLs, tokens of well-known forms, private keys, and values assigned to
-    secret names.
-    """
+    """The text without passwords in URLs, well-known tokens, private keys, and values of secret names."""
     text = _PEM.sub(HIDDEN, text)
     text = _USERINFO.sub(lambda found: f"{found['scheme']}{HIDDEN}@", text)
     text = _TOKENS.sub(HIDDEN, text)

@@ -1,6 +1,4 @@
-"""The calls to MLflow, with the time-outs and without the retries. Only ``sync`` uses this, and never in the
-training thread.
-"""
+"""The calls to MLflow, with short time-outs and no retries; never made by the training process."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ def resolve_uri(uri: str | None, runs: Path) -> str:
 
 
 def prepare(*, patient: bool = False) -> None:
-    """Set MLflow's switches, unless the user has; must come before it's imported. ``patient``: nobody trains
-    beside it.
-    """
+    """Set MLflow's switches where the user hasn't, before its import. ``patient``: nobody waits."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, "30" if patient and name.endswith("REQUEST_TIMEOUT") else value)
 
@@ -159,9 +155,7 @@ def _sqlite(uri: str) -> Path | None:
 
 
 def _probe(uri: str) -> None:
-    """Fail at once where a sqlite file can't be written now; MLflow itself tries again for the best part of
-    an hour.
-    """
+    """Fail at once where a sqlite file can't be written now; MLflow would try for most of an hour."""
     path = _sqlite(uri)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

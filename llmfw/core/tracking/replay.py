@@ -1,6 +1,4 @@
-"""Tells MLflow of runs that have ended: what it missed, and that they were killed; and asks it for a run's
-folder.
-"""
+"""Tells MLflow what it missed of runs that have ended, or that they were killed; finds a run's folder."""
 
 from __future__ import annotations
 

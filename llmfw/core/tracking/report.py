@@ -1,5 +1,4 @@
-"""A comparison as one html file that needs no network: opened from a disk, sent by mail, kept with the
-results.
+"""A comparison as one html file that needs no network: to open, to send, to keep with the results.
 
 Whatever comes from a run (names, settings, answers of a model) is escaped; a content security policy lets the
 page run the two scripts that stand in it, known by their hashes, and fetch nothing.

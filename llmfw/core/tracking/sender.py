@@ -84,9 +84,7 @@ class Sender:
         self._link_parent(remote)
 
     def send_files(self) -> None:
-        """Send the files that are new or have changed; they come last, because a store for files may fail
-        alone.
-        """
+        """Send new and changed files; they come last, because a store for files may fail alone."""
         remote = self._connected()
         for path in run_files(self._folder):
             name = path.relative_to(self._folder).as_posix()

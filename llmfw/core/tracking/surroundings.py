@@ -27,9 +27,7 @@ _SECRET_FILES = tuple(
 
 
 def environment(folder: Path | None = None) -> tuple[dict[str, Any], str | None]:
-    """(what environment.json holds, diff of the git working tree around ``folder`` or None where there is no
-    git or no diff).
-    """
+    """(what environment.json holds, diff of ``folder``'s git working tree; None: no git, or no diff)."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -76,9 +74,7 @@ def hardware() -> dict[str, Any]:
 
 
 def working_tree(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """(commit, branch, whether files differ, names of untracked files; capped diff against the commit),
-    (None, None) outside git.
-    """
+    """(commit, branch, whether files differ, untracked files; capped diff); (None, None) outside git."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None, None
@@ -114,9 +110,7 @@ def working_tree(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def _git(folder: Path, *arguments: str, cap: int = 4096) -> str | None:
-    """Standard output of git, at most ``cap`` bytes; None where git or the repository is missing or it takes
-    over 10 s.
-    """
+    """At most ``cap`` bytes of git's output; None without git or a repository, or after 10 s."""
     # a repository's own settings may name programs to run; none of them is
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.pager=cat", "-C", str(folder), *arguments]
     quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}

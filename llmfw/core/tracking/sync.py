@@ -30,8 +30,7 @@ _BOOT = (
 
 
 class MlflowSync:
-    """A process that tails the run's journal. ``start`` and ``finish`` are all that a run
-    calls.
+    """A process that tails the run's journal. ``start`` and ``finish`` are all that a run calls.
 
     Nothing is lost where MLflow is down, slow, frozen or locked, or the process dies: the journal keeps it,
     and ``llmfw sync`` sends it later.

@@ -1,6 +1,4 @@
-"""A comparison as tables in the terminal. Every text that comes from a run is shown as it is, never read as
-markup.
-"""
+"""A comparison as tables in the terminal. Texts that come from a run are never read as markup."""
 
 from __future__ import annotations
 

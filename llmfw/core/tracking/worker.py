@@ -1,8 +1,7 @@
 """The process that tells MLflow of a run while it goes on: the only one that imports MLflow.
 
-A process and not a thread: MLflow's Python code would take the interpreter's lock from the training
-(measured: four times fewer short steps while it's imported, a third fewer while many values are sent), and
-forked loader workers would inherit half-done imports.
+A process and not a thread: MLflow's Python code would take the interpreter's lock from the training, while
+it's imported and whenever many values are sent; and forked loader workers would inherit half-done imports.
 
 It reads json lines on standard input (first the task, at last ``{"finish": STATUS}``) and writes json lines
 on standard output (``{"failure": WHY}``, ``{"failure": null}`` once that has passed). The end of the input
@@ -75,9 +74,7 @@ class Worker:
         return self._orphaned() if os.getppid() != self._parent else None
 
     def _orphaned(self) -> Status:
-        """The run's process is gone: its status is on record, or it was killed, or another has taken it
-        over.
-        """
+        """The run's process is gone: its status is on record, it was killed, or another has taken over."""
         status = reap(read_record(self._folder)).status
         if status == "RUNNING":
             raise SystemExit(0)

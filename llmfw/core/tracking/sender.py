@@ -22,6 +22,9 @@ BATCH = 500
 LONGEST_PARAM = 500
 """Characters of a param or a tag; older servers take no more. The whole config is an artefact."""
 
+LOCKED = "database is locked"
+"""What sqlite says while another process writes; it passes."""
+
 _ARTIFACTS = ("config.yaml", "plan.json", "cards.json", "environment.json", "git.diff", "report.html")
 _FOLDERS = ("tables",)
 

@@ -24,7 +24,7 @@ from llmfw.core.tracking.files import unlock
 from llmfw.core.tracking.record import Status, read_record, reap
 from llmfw.core.tracking.remote import prepare
 from llmfw.core.tracking.replay import bury
-from llmfw.core.tracking.sender import Sender, own_sync, reason
+from llmfw.core.tracking.sender import LOCKED, Sender, own_sync, reason
 
 SLOWEST = 60.0
 """Longest pause between attempts, seconds."""
@@ -51,8 +51,7 @@ class Worker:
         """Until the run has finished, or its process is gone."""
         while (status := self._turn()) is None:
             pass
-        # an earlier process of the same run may still be sending; the run itself ends us when it has waited
-        # enough
+        # an earlier process of this run may still be sending; the run kills us when it has waited enough
         end = time.monotonic() + SLOWEST
         while self._attempt(status) and time.monotonic() < end:
             time.sleep(0.1)
@@ -81,7 +80,7 @@ class Worker:
         return status
 
     def _attempt(self, last: Status | None) -> bool:
-        """Send what is new; whether another process was at it instead, which will soon be done."""
+        """Send what is new; whether to try again soon, because another process is just at it."""
         try:
             self._send(last)
         except BusyError:
@@ -90,10 +89,11 @@ class Worker:
             # what arrived isn't known now; connecting again finds out
             self._sender = None
             self._wait = min(max(1.0, 2 * self._wait), SLOWEST)
-            self._say(reason(error))
-        else:
-            self._wait = self._interval
-            self._say(None)
+            why = reason(error)
+            self._say(why)
+            return why == LOCKED
+        self._wait = self._interval
+        self._say(None)
         return False
 
     def _send(self, last: Status | None) -> None:

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -111,6 +112,24 @@ def test_a_database_locked_to_the_end_keeps_finish_within_its_timeout(runs: Path
     [found] = mlflow_runs(store)
     assert values(store, found.info.run_id) == expected(range(1, 51))
     assert found.info.status == "FINISHED"
+
+
+def test_a_database_that_is_free_again_within_the_time_given_at_the_end_is_waited_for(
+    runs: Path, store: str
+) -> None:
+    run = open_run(name="r", runs=runs)
+    sync = MlflowSync(run.dir, store, interval=0.05)
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        sync.start()
+        train(run.journal, range(1, 11))
+        until(lambda: sync._failure == "database is locked")
+        run.close("FINISHED")
+        later = threading.Timer(5, lambda: other.execute("ROLLBACK"))
+        later.start()
+        assert sync.finish("FINISHED", timeout=60) == 0
+        later.join()
+    assert values(store, mlflow_runs(store)[0].info.run_id) == expected(range(1, 11))
 
 
 def test_a_sync_to_a_server_that_is_down_is_one_line_with_exit_code_2(runs: Path) -> None:

@@ -15,7 +15,7 @@ from llmfw.core.checkpoint import newest_verified
 from llmfw.core.discovery import card
 from llmfw.core.errors import CheckpointError, Interrupted
 from llmfw.core.say import is_main_process, say
-from llmfw.core.tracking import Journal, MlflowSync, RunFolder, find_resumable, open_run
+from llmfw.core.tracking import RUNS, Journal, MlflowSync, RunFolder, find_resumable, open_run
 
 Resume = Literal["never", "auto", "must"]
 _FOLDER = "LLMFW_RUN_DIR"
@@ -56,8 +56,7 @@ def open_session(
     settings = assembled.resolved.root.tracking
     sync = None
     if settings.mlflow:
-        runs = parent.dir.parent if parent else owned.dir.parent
-        sync = MlflowSync(owned.dir, settings.uri, settings.experiment, runs=runs, tags=settings.tags)
+        sync = MlflowSync(owned.dir, settings.uri, settings.experiment, runs=RUNS, tags=settings.tags)
         sync.start()
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED"
     try:
@@ -72,8 +71,9 @@ def open_session(
         record = owned.record
         owned.close(status)
         if sync is not None:
-            # a first sqlite store takes its time to be made; a server that doesn't answer gets less
-            session.unsent = sync.finish(status, timeout=60.0 if sync.uri.startswith("sqlite") else 10.0)
+            # a first sqlite store takes its time to be made; a run that is told to go has less of it
+            patient = sync.uri.startswith("sqlite") and status == "FINISHED"
+            session.unsent = sync.finish(status, timeout=60.0 if patient else 10.0)
             record = owned.record
         session.mlflow = dict(record.mlflow)
 

@@ -1,4 +1,4 @@
-"""Write what is generated of the docs: hooks.md, configuration.md, errors.md, and the verbs of the README.
+"""Write what is generated of the docs: hooks, configuration, errors, tested, and the verbs of the README.
 
 Usage: python scripts/write_docs.py [--check]
 """
@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import importlib.util
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -265,6 +266,58 @@ def errors_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+# tested.md
+
+
+def tested_page() -> str:
+    """What was run, from the figures that tests/tested noted in docs/tested/."""
+    parts = [NOTE + TESTED_INTRO]
+    for area, title in areas().items():
+        path = DOCS / "tested" / f"{area}.json"
+        if not path.is_file():
+            continue
+        cases = json.loads(path.read_text(encoding="utf-8"))
+        ran = {case: entry for case, entry in cases.items() if "refused" not in entry}
+        refused = {case: entry for case, entry in cases.items() if "refused" in entry}
+        parts.append(f"## {title}")
+        if ran:
+            rows = [
+                tested_row(case, f"`{entry['command']}`", entry["measure"], *figures(entry))
+                for case, entry in ran.items()
+            ]
+            parts.append(
+                "| case | command | measure | value | bound |\n|---|---|---|---|---|\n" + "\n".join(rows)
+            )
+        if refused:
+            rows = [
+                tested_row(case, f"`{entry['command']}`", f"`{entry['refused']}`")
+                for case, entry in refused.items()
+            ]
+            parts.append("\n".join(["| refused | command | says |", "|---|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def tested_row(*cells: str) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(map(table_text, cells))} |"
+
+
+def figures(entry: dict[str, Any]) -> tuple[str, str]:
+    """(value, bound) of a case; no bound is an empty cell."""
+    bound = entry["bound"]
+    return f"{entry['value']:.6g}", "" if bound is None else f"{bound:.6g}"
+
+
+def areas() -> dict[str, str]:
+    """Titles of the areas, as the recorder of tests/tested has them."""
+    tree = ast.parse((ROOT / "tests" / "tested" / "recorder.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "AREAS":
+            found: dict[str, str] = ast.literal_eval(node.value)
+            return found
+    raise LookupError("tests/tested/recorder.py has no AREAS")
+
+
 # README.md
 
 
@@ -283,10 +336,19 @@ def readme() -> str:
     return f"{head}{start}| | verb | |\n|---|---|---|\n{rows}\n{end}{rest.split(end)[1]}"
 
 
+TESTED_INTRO = """\
+# What was run
+
+Each row is a test that trains, converts, exports or measures something and asserts its bound; the figures are
+those of the last run of `LLMFW_NOTE=1 pytest tests/tested`, on small models made from their configs unless a
+row says otherwise. A row without a bound shows a figure that has none, a loss for example. Refused cases show
+the line that is printed."""
+
 PAGES = {
     DOCS / "hooks.md": hooks_page,
     DOCS / "configuration.md": configuration_page,
     DOCS / "errors.md": errors_page,
+    DOCS / "tested.md": tested_page,
     ROOT / "README.md": readme,
 }
 

@@ -233,8 +233,9 @@ def _forbidden(path: Path_, owner: str, names: Sequence[str]) -> str | None:
         return "which plugins run"
     if path[0] in ("sandbox", "tracking"):
         return f"{path[0]} settings"
-    if path[0] in ("model", "models", "data") and ("trust_remote_code" in path or "package" in path):
-        return "whose code and files are trusted"
+    trusted = {"trust_remote_code", "package", "script", "endpoint", "api_key_env"}
+    if path[0] in ("model", "models", "data") and trusted & set(path):
+        return "whose code, files and servers are trusted"
     return f"settings of plugin {path[0]!r}" if path[0] in names and path[0] != owner else None
 
 

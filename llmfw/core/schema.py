@@ -40,18 +40,44 @@ def seal(settings: Any) -> None:
 
 @dataclass
 class ModelConfig(Settings):
-    """Which weights: a preset, hub id, local folder, run's folder, checkpoint, or MLflow run id."""
+    """Which weights: a preset, hub id, folder, GGUF file, run's folder, checkpoint, or MLflow run id."""
 
-    name: str = _key("preset, hub id, folder, run folder, checkpoint or MLflow run id", "smollm2-135m")
+    name: str = _key(
+        "preset, hub id, folder, GGUF file, run folder, checkpoint or MLflow run id", "smollm2-135m"
+    )
     revision: str | None = _key("commit or tag of a hub repository; logged", None)
     dtype: str = _key("dtype of the weights", "float32", choices=("float32", "bfloat16", "float16"))
     attention: str = _key("transformers' attention implementation", "sdpa")
+    quantization: str = _key(
+        "how the frozen base is held, through bitsandbytes: nf4 (4-bit normal floats), int8",
+        "none",
+        choices=("none", "nf4", "int8"),
+    )
     config: dict[str, Any] = _key("transformers config (with model_type) of a model made from scratch", {})
     package: dict[str, Any] = _key(
         "presets only: distribution, version, sha256 and file that carry the weights", {}
     )
     gradient_checkpointing: bool = _key("recompute activations in the backward pass", False)
     trust_remote_code: bool = _key("run code from the model's repository; leave it off", False)
+
+
+@dataclass
+class AuxiliaryConfig(ModelConfig):
+    """An auxiliary model: weights as of ``model``, a recipe, a script, or an endpoint."""
+
+    fit: dict[str, Any] = _key(
+        "a recipe: the keys of a run that is trained once and kept by its plan's hash", {}
+    )
+    script: str | None = _key(
+        "FILE.py:FUNCTION that answers a list of prompts with a list of texts; runs as your own code", None
+    )
+    endpoint: str | None = _key(
+        "base URL of an OpenAI-compatible server, e.g. http://localhost:8000/v1; name: the model there",
+        None,
+    )
+    api_key_env: str | None = _key("environment variable that holds the endpoint's key", None)
+    timeout: float = _key("seconds that an endpoint may take for one answer", 120.0)
+    retries: int = _key("further tries where an endpoint fails in passing", 3)
 
 
 @dataclass
@@ -64,13 +90,37 @@ class TokenizerConfig(Settings):
     template: str | None = _key(
         "chat template: a name, or a file with Jinja; null: the tokenizer's own", None
     )
+    train: str | None = _key(
+        "train a tokenizer of this kind on the data's raw text, once, before the plan; null: none is trained",
+        None,
+        choices=("bpe", "unigram", "wordpiece"),
+    )
+    vocab_size: int = _key("with train: tokens in all, special tokens included", 8192)
 
 
 @dataclass
 class DataConfig(Settings):
     """What is trained on."""
 
-    name: str = _key("preset, file (jsonl) or folder", "champ-preferences")
+    name: str = _key(
+        "preset, file (jsonl, json, parquet, csv, tsv, txt), folder, or hub id of a data set",
+        "champ-preferences",
+    )
+    mix: dict[str, float] = _key("sources and their weights, instead of name: {a.jsonl: 2, b.jsonl: 1}", {})
+    mix_until: str = _key(
+        "with mix: an epoch ends when the first source, or every source, has been seen in full",
+        "first",
+        choices=("first", "all"),
+    )
+    subset: str | None = _key("subset (configuration) of a hub data set", None)
+    split: str = _key(
+        "split of a hub data set, or of a folder that `datasets` saved, that is trained on", "train"
+    )
+    revision: str | None = _key("commit or tag of a hub data set; logged", None)
+    columns: dict[str, str] = _key("other names of keys: {prompt: question, completion: answer}", {})
+    deduplicate: bool = _key("drop rows whose content was seen before, and count them", False)
+    streaming: bool = _key("read rows while training instead of all before; needs trainer.max_steps", False)
+    shuffle_buffer: int = _key("with streaming: examples among which the next is drawn", 1000)
     kind: str | None = _key(
         "form of the rows; null: read off their keys",
         None,
@@ -104,10 +154,20 @@ class AdapterConfig(Settings):
 
     kind: str = _key("adapter", "none", choices=("none", "lora"))
     r: int = _key("rank", 16)
-    alpha: float = _key("scale; the adapter's output is multiplied by alpha / r", 32.0)
+    alpha: float = _key(
+        "scale; the adapter's output is multiplied by alpha / r (alpha / sqrt(r) with use_rslora)", 32.0
+    )
     dropout: float = _key("dropout of the adapter's input, 0 to 1", 0.0)
     target_modules: list[str] = _key(
-        "names of the linear layers that get an adapter; 'all-linear' for all", ["all-linear"]
+        "names of the linear layers that get an adapter, or a preset: all-linear, attention, mlp",
+        ["all-linear"],
+    )
+    use_dora: bool = _key(
+        "DoRA: train direction and magnitude of each weight apart (arXiv 2402.09353)", False
+    )
+    use_rslora: bool = _key("rsLoRA: scale by alpha / sqrt(r) (arXiv 2312.03732)", False)
+    modules_to_save: list[str] = _key(
+        "modules that are trained in full beside the adapter, e.g. embed_tokens, lm_head", []
     )
 
 
@@ -115,7 +175,11 @@ class AdapterConfig(Settings):
 class OptimizerConfig(Settings):
     """AdamW and its learning-rate schedule, computed in optimizer steps."""
 
-    name: str = _key("optimizer", "adamw", choices=("adamw",))
+    name: str = _key(
+        "optimizer; the 8-bit ones are bitsandbytes'",
+        "adamw",
+        choices=("adamw", "adamw8bit", "paged_adamw8bit"),
+    )
     lr: float = _key("peak learning rate", 2e-5)
     betas: list[float] = _key("decay rates of the two moments", [0.9, 0.999])
     eps: float = _key("term added to the denominator", 1e-8)
@@ -147,9 +211,17 @@ class TrainerConfig(Settings):
     epochs: float | None = _key("passes over the data; null: max_steps decides", None)
     micro_batch: int = _key("samples (pairs) in one forward pass of one process", 2)
     accumulate: int = _key("forward passes per optimizer step", 1)
-    devices: int = _key("processes (CPU) or GPUs", 1)
+    devices: int = _key("processes (CPU) or GPUs of each node", 1)
+    nodes: int = _key("machines; each is started with the same command (torchrun, SLURM)", 1)
     accelerator: str = _key("hardware", "auto", choices=("auto", "cpu", "gpu"))
-    strategy: str = _key("how several devices work together", "auto", choices=("auto", "ddp"))
+    strategy: str = _key(
+        "how several devices work together: ddp copies the model, fsdp2 and deepspeed shard it; auto: ddp",
+        "auto",
+        choices=("auto", "ddp", "fsdp2", "deepspeed"),
+    )
+    deepspeed: dict[str, Any] = _key(
+        "DeepSpeed's own configuration; its batch sizes and optimizer are ours", {}
+    )
     precision: str = _key(
         "arithmetic of the forward pass",
         "32-true",
@@ -195,6 +267,22 @@ class GenerationConfig(Settings):
 
 
 @dataclass
+class EvaluationConfig(Settings):
+    """What is measured beside the held-out loss and the plugins' evaluations."""
+
+    metrics: list[str] = _key(
+        "of answers to held-out prompts: exact_match, rouge, bleu, chrf; of held-out rows: perplexity",
+        [],
+    )
+    samples: int = _key("held-out prompts that are answered for them", 32)
+    when: list[str] = _key("in a run: start, validation, end", ["end"])
+    lm_eval: list[str] = _key("tasks of the language-model evaluation harness, for llmfw evaluate", [])
+    lm_eval_path: str | None = _key("folder with tasks (yaml) of your own", None)
+    lm_eval_limit: int | None = _key("use at most this many documents of each task", None)
+    lm_eval_shots: int | None = _key("examples before each question; null: as the task says", None)
+
+
+@dataclass
 class TrackingConfig(Settings):
     """Where the numbers go. The run's own journal is always written."""
 
@@ -228,7 +316,9 @@ class Root(Settings):
     plugins: list[str] = _key("plugins in the order in which they speak", [])
     seed: int = _key("seed of data order, new parameters and sampling", 42)
     model: ModelConfig = field(default_factory=ModelConfig)
-    models: dict[str, ModelConfig] = _key("auxiliary models by name; keys as of model", {})
+    models: dict[str, AuxiliaryConfig] = _key(
+        "auxiliary models by name; keys as of model, or a recipe, script or endpoint", {}
+    )
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -236,6 +326,7 @@ class Root(Settings):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     run: RunConfig = field(default_factory=RunConfig)

@@ -10,11 +10,13 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "plan": "Print what a run would do, before any weight is read.",
         "validate": "Held-out loss of a model, without training.",
         "evaluate": "Held-out loss and every evaluation of the plugins that are on.",
+        "sweep": "Run a grid or a search over settings, as one MLflow run with children.",
     },
     "Use": {
         "generate": "Answer prompts with a model, a run or a checkpoint.",
         "chat": "Talk to a model in the terminal.",
         "predict": "One line per input row: completion, log-prob or score.",
+        "export": "Write a run's weights for transformers, PEFT, vLLM or llama.cpp, and check them.",
     },
     "Look": {
         "compare": "Runs side by side: settings, metrics, curves.",

@@ -44,6 +44,9 @@ RANGES: Mapping[str, Range] = {
     "data.max_bad_rows": _NATURAL,
     "data.limit": _COUNT,
     "data.workers": Range(0, 1024),
+    "data.mix": _POSITIVE,
+    "data.shuffle_buffer": _COUNT,
+    "tokenizer.vocab_size": Range(2),
     "adapter.r": _COUNT,
     "adapter.alpha": _POSITIVE,
     "adapter.dropout": _BELOW_ONE,
@@ -60,6 +63,7 @@ RANGES: Mapping[str, Range] = {
     "trainer.micro_batch": _COUNT,
     "trainer.accumulate": _COUNT,
     "trainer.devices": Range(1, 4096),
+    "trainer.nodes": Range(1, 4096),
     "trainer.threads": Range(1, 4096),
     "trainer.validate_every": _NATURAL,
     "trainer.validation_limit": _COUNT,
@@ -76,6 +80,9 @@ RANGES: Mapping[str, Range] = {
     "generation.top_p": Range(0, 1, open=("low",)),
     "generation.top_k": _NATURAL,
     "generation.batch_size": _COUNT,
+    "evaluation.samples": _COUNT,
+    "evaluation.lm_eval_limit": _COUNT,
+    "evaluation.lm_eval_shots": _NATURAL,
 }
 """Where a number of the core must lie; every number must also be finite."""
 _LARGEST = 2**53
@@ -148,8 +155,9 @@ def _share(validation: str | None) -> Iterator[WrongValue]:
 
 
 def outside(key: str, value: Any, range_: Range) -> Iterator[WrongValue]:
-    """The errors of a number, or a list of numbers, that isn't finite or lies outside."""
-    for item in value if isinstance(value, list) else [value]:
+    """The errors of a number, or of numbers in a list or mapping, that aren't finite or lie outside."""
+    items = list(value.values()) if isinstance(value, dict) else value
+    for item in items if isinstance(items, list) else [items]:
         if isinstance(item, bool) or not isinstance(item, (int, float)):
             continue
         if item in (float("inf"), float("-inf")):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmfw.core.models.build import BuiltModel, build_model
     from llmfw.core.models.byte_tokenizer import byte_tokenizer
     from llmfw.core.models.configs import load_model_config
+    from llmfw.core.models.merge import merge_adapter
     from llmfw.core.models.parameters import (
         ModelFacts,
         model_facts,
@@ -44,6 +45,7 @@ _HOME = {
     "build": ("BuiltModel", "build_model"),
     "byte_tokenizer": ("byte_tokenizer",),
     "configs": ("load_model_config",),
+    "merge": ("merge_adapter",),
     "parameters": (
         "ModelFacts",
         "model_facts",
@@ -79,6 +81,7 @@ __all__ = [
     "load_model_config",
     "load_tokenizer",
     "load_weights",
+    "merge_adapter",
     "model_facts",
     "parameter_groups",
     "preset",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from llmfw.core.errors import UsageError
@@ -58,6 +59,52 @@ def add_lora(module: Any, adapter: AdapterConfig, seed: int, base: str) -> Any:
             ) from error
     wrapped.peft_config["default"].base_model_name_or_path = base
     return wrapped
+
+
+@torch.no_grad()
+def merge_in_place(module: Any) -> Any:
+    """The transformers model inside PEFT's wrapper with the adapter merged into its weights, which keep
+    their dtype.
+
+    Each layer is merged in float32 (float64 of a float64 layer) and then rounded once. Where the adapter
+    changes one of two tied weights, they are untied, and the config says so.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = bare(module)
+    _untie(model, [part.get_base_layer() for part in module.modules() if isinstance(part, BaseTunerLayer)])
+    for part in [part for part in module.modules() if isinstance(part, BaseTunerLayer)]:
+        layer = part.get_base_layer()
+        dtypes = {name: value.dtype for name, value in layer.named_parameters(recurse=False)}
+        for name, value in layer.named_parameters(recurse=False):
+            value.data = value.data.to(torch.promote_types(dtypes[name], torch.float32))
+        part.merge()  # type: ignore[operator]  # every layer of a tuner has it
+        for name, value in layer.named_parameters(recurse=False):
+            value.data = value.data.to(dtypes[name])
+    merged = module.unload()
+    head, embedding = merged.get_output_embeddings(), merged.get_input_embeddings()
+    if head is not None and head.weight is not embedding.weight:
+        _say_untied(merged)
+    return merged
+
+
+def _untie(model: Any, changed: list[Any]) -> None:
+    """Give each layer that is about to change a weight of its own, where it shares one."""
+    owners: dict[int, int] = {}
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    for layer in changed:
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, nn.Parameter) and owners.get(id(weight), 0) > 1:
+            layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
+
+
+def _say_untied(model: Any) -> None:
+    """Write into the config that head and embeddings are two."""
+    for config in {id(part): part for part in (model.config, model.config.get_text_config())}.values():
+        if getattr(config, "tie_word_embeddings", False):
+            config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
 
 
 def is_adapted(module: Any) -> bool:

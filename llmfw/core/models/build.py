@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from llmfw.core.errors import PluginError, UsageError
-from llmfw.core.models.adapters import add_lora, bare, is_adapted, is_adapter_parameter
+from llmfw.core.models.adapters import add_lora, bare, is_adapted, is_adapter_parameter, merge_in_place
 from llmfw.core.models.configs import base_model, load_model_config
 from llmfw.core.models.fetch import pinned
 from llmfw.core.models.rng import private_rng
 from llmfw.core.models.source import ModelSource, resolve_model
 from llmfw.core.models.surgery import Done, Named, Theatre, all_parameters, chosen, state_names, wake
 from llmfw.core.models.tokenizer import check_vocabulary
-from llmfw.core.models.weights import hash_files, hash_module, load_module, source_files
+from llmfw.core.models.weights import cast, hash_files, hash_module, load_module, source_files
 from llmfw.core.records import Surgery
 from llmfw.core.schema import AdapterConfig, ModelConfig
 
@@ -136,6 +136,8 @@ def _build(source: ModelSource, wish: _Wish) -> BuiltModel:
     if plain is not None:
         theatre.note_added_before_load(sorted(state_names(module) - plain))
     base_hash = _base_hash(source, module)
+    if source.kind == "scratch":
+        cast(module, getattr(torch, source.model.dtype))
     theatre.operate("after_load", module)
     return _finish(module, theatre, source, wish, base_hash=base_hash, base_config=base_config)
 
@@ -217,15 +219,8 @@ def _continue(saved: BuiltModel, source: ModelSource, wish: _Wish) -> BuiltModel
     assert source.folder is not None
     module = saved.module
     if is_adapted(module):
-        late = [one for one in saved.reports if one.surgery.phase == "after_adapters"]
-        if late:
-            raise UsageError(
-                "MODEL-MERGE",
-                f"surgery {late[0].surgery.name!r} stands over the saved adapter, so it can't be merged",
-                mend="start from the base model",
-                file=source.folder,
-            )
-        module = module.merge_and_unload()
+        check_mergeable(saved, source)
+        module = merge_in_place(module)
         asleep = set(saved.frozen)
         for name, parameter in all_parameters(module, {}, tied=True).items():
             parameter.requires_grad_(name not in asleep)
@@ -237,6 +232,22 @@ def _continue(saved: BuiltModel, source: ModelSource, wish: _Wish) -> BuiltModel
         own if source.kind == "full" else hashlib.sha256(f"{saved.base_hash}+{own}".encode()).hexdigest()
     )
     return _finish(module, theatre, source, wish, base_hash=base_hash, base_config=saved.base_config)
+
+
+def check_mergeable(built: BuiltModel, source: ModelSource) -> None:
+    """Refuse to merge an adapter over which a surgery was done.
+
+    Raises:
+        UsageError: MODEL-MERGE, naming the surgery.
+    """
+    late = [one for one in built.reports if one.surgery.phase == "after_adapters"]
+    if late:
+        raise UsageError(
+            "MODEL-MERGE",
+            f"surgery {late[0].surgery.name!r} stands over the saved adapter, so it can't be merged",
+            mend="start from the base model",
+            file=source.folder,
+        )
 
 
 def _state_names_of(config: Any) -> set[str]:

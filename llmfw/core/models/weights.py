@@ -37,6 +37,8 @@ def load_module(
     """The model of a source that isn't an adapter, in evaluation mode, on the CPU; global random
     generators stay as they were.
 
+    Random weights are in float32; ``cast`` brings them into the dtype that was asked for.
+
     Args:
         config: from ``load_model_config``, possibly changed by surgeries.
         seed: of random weights (a model from scratch, or what may be absent).
@@ -53,8 +55,9 @@ def load_module(
     if source.kind == "scratch":
         try:
             with private_rng(seed_of(seed, "weights")):
+                # always drawn in float32: the same weights, and the same hash, whatever dtype is asked for
                 return auto.from_config(
-                    config, dtype=dtype, attn_implementation=source.model.attention
+                    config, dtype=torch.float32, attn_implementation=source.model.attention
                 ).eval()
         except (ValueError, ImportError) as error:
             raise _no_attention(source, error) or error from error
@@ -101,6 +104,18 @@ def load_module(
             extra[0],
         )
     return module.eval()
+
+
+def cast(module: Any, dtype: torch.dtype) -> None:
+    """Bring a model's parameters and saved buffers into a dtype; buffers that aren't saved (frequencies of
+    positions) stay as precise as they are.
+    """
+    saved = set(module.state_dict())
+    for named in (module.named_parameters(), module.named_buffers()):
+        for name, value in named:
+            if value.is_floating_point() and name in saved:
+                value.data = value.data.to(dtype)
+    module.config.dtype = dtype
 
 
 def _no_attention(source: ModelSource, error: Exception) -> UsageError | None:

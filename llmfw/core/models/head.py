@@ -72,6 +72,15 @@ class Head:
         ]
         return torch.cat(parts)
 
+    @torch.no_grad()
+    def best(self, hidden: Tensor) -> Tensor:
+        """[N] ids of the largest logits of ``hidden`` [N, D], with one chunk's logits alive at a time."""
+        rows = chunk_rows(hidden.shape[0], getattr(self.module, "out_features", None) or _width(self.module))
+        parts = [
+            self.logits(hidden[start : start + rows]).argmax(1) for start in range(0, hidden.shape[0], rows)
+        ]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=hidden.device)
+
     def _chunk(self, hidden: Tensor, target: Tensor) -> Tensor:
         return gather_logps(self.logits(hidden), target)
 

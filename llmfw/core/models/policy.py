@@ -55,6 +55,19 @@ class LocalPolicy:
 
         The head sees the N states that predict trained tokens and no other; no [B, T, V] tensor exists.
         """
+        head, found = self._predict(batch)
+        return gather_logps(found, batch.target) if head is None else head.logps(found, batch.target)
+
+    @torch.no_grad()
+    def logps_and_best(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """([N] log-probs as of ``logps``, [N] ids that the model finds most likely there); one forward pass."""
+        head, found = self._predict(batch)
+        if head is None:
+            return gather_logps(found, batch.target), found.argmax(-1)
+        return head.logps(found, batch.target), head.best(found)
+
+    def _predict(self, batch: Batch) -> tuple[Head | None, Tensor]:
+        """(the head, [N, D] states that predict ``batch.target``), or (None, their [N, V] logits)."""
         model = bare(self.module)
         decoder = decoder_of(model)
         inputs = self._inputs(batch, decoder)
@@ -64,10 +77,10 @@ class LocalPolicy:
         if head is None:
             outputs = model(**inputs)
             self.auxiliary = router_loss(model, outputs, batch)
-            return gather_logps(outputs.logits.flatten(0, 1)[batch.source], batch.target)
+            return None, outputs.logits.flatten(0, 1)[batch.source]
         outputs = decoder(**inputs)
         self.auxiliary = router_loss(model, outputs, batch)
-        return head.logps(outputs[0].flatten(0, 1)[batch.source], batch.target)
+        return head, outputs[0].flatten(0, 1)[batch.source]
 
     def hidden_states(self, batch: Batch, layer: int) -> Tensor:
         """[B, T, D] states entering decoder layer ``layer`` (from 0), or after the final norm (-1)."""

@@ -205,6 +205,18 @@ def test_looking_for_the_head_leaves_modes_and_random_numbers_alone(tiny, batch)
     assert built.module.training and not built.module.model.layers[0].training
 
 
+def test_logps_and_best_are_those_of_the_models_own_logits_in_one_pass(tiny, batch, caplog) -> None:
+    for changes in ({}, {"tie_word_embeddings": True}):
+        built = doubled(tiny(**changes))
+        logps, best = LocalPolicy(built.module).logps_and_best(batch)
+        logits = built.module(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(),
+            position_ids=batch.position_ids,
+        ).logits  # fmt: skip
+        torch.testing.assert_close(logps, oracle(built.module, batch).detach(), rtol=0, atol=1e-9)
+        assert best.equal(logits.flatten(0, 1)[batch.source].argmax(-1)) and not logps.requires_grad
+
+
 def test_padding_on_the_left_or_right_gives_equal_logps(tiny, batch_of) -> None:
     module = build_model(tiny()).module.double()
     rows = [((5, 9, 2, 31, 8, 8, 1), 3), ((7, 36, 3, 4), 1), ((11, 12), 1)]

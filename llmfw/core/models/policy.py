@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from llmfw.core.batch import Batch
 from llmfw.core.errors import PluginError, UsageError
 from llmfw.core.models.adapters import bare
+from llmfw.core.models.encoder_decoder import is_encoder_decoder
 from llmfw.core.models.head import Head, find_head, gather_logps
+from llmfw.core.models.shards import inside
 from llmfw.core.records import Completion
 
 _UNKNOWN = object()
@@ -55,12 +57,18 @@ class LocalPolicy:
 
         The head sees the N states that predict trained tokens and no other; no [B, T, V] tensor exists.
         """
+        return inside(self.module, lambda: self._logps(batch))
+
+    def _logps(self, batch: Batch) -> Tensor:
         head, found = self._predict(batch)
         return gather_logps(found, batch.target) if head is None else head.logps(found, batch.target)
 
     @torch.no_grad()
     def logps_and_best(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """([N] log-probs as of ``logps``, [N] ids that the model finds most likely there); one forward pass."""
+        """([N] log-probs as of ``logps``, [N] ids that the model finds most likely there), in one pass."""
+        return inside(self.module, lambda: self._logps_and_best(batch))
+
+    def _logps_and_best(self, batch: Batch) -> tuple[Tensor, Tensor]:
         head, found = self._predict(batch)
         if head is None:
             return gather_logps(found, batch.target), found.argmax(-1)
@@ -72,22 +80,29 @@ class LocalPolicy:
         decoder = decoder_of(model)
         inputs = self._inputs(batch, decoder)
         if self._head is _UNKNOWN:
-            self._head = find_head(model, decoder, inputs) if batch.input_ids.numel() else _UNKNOWN
+            whole = self._whole(batch, inputs)
+            self._head = find_head(model, decoder, whole) if batch.input_ids.numel() else _UNKNOWN
         head: Head | None = self._head
         if head is None:
-            outputs = model(**inputs)
+            outputs = model(**self._whole(batch, inputs))
             self.auxiliary = router_loss(model, outputs, batch)
             return None, outputs.logits.flatten(0, 1)[batch.source]
-        outputs = decoder(**inputs)
+        outputs = decoder(**self._read(batch, inputs))
         self.auxiliary = router_loss(model, outputs, batch)
         return head, outputs[0].flatten(0, 1)[batch.source]
 
     def hidden_states(self, batch: Batch, layer: int) -> Tensor:
-        """[B, T, D] states entering decoder layer ``layer`` (from 0), or after the final norm (-1)."""
+        """[B, T, D] states entering decoder layer ``layer`` (from 0), or after the final norm (-1).
+
+        Of an encoder-decoder these are the decoder's rows.
+        """
+        return inside(self.module, lambda: self._hidden_states(batch, layer))
+
+    def _hidden_states(self, batch: Batch, layer: int) -> Tensor:
         decoder = decoder_of(bare(self.module))
         inputs = self._inputs(batch, decoder)
         if layer == -1:
-            last: Tensor = decoder(**inputs)[0]
+            last: Tensor = decoder(**self._read(batch, inputs))[0]
             return last
         layers = decoder_layers(decoder)
         if not 0 <= layer < len(layers):
@@ -103,7 +118,7 @@ class LocalPolicy:
 
         watch = layers[layer].register_forward_pre_hook(note, with_kwargs=True)
         try:
-            decoder(**inputs)
+            decoder(**self._read(batch, inputs))
         finally:
             watch.remove()
         return seen[0]
@@ -115,7 +130,9 @@ class LocalPolicy:
         return self.generator(self, prompts, **sampling)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """[len(texts), D] float32: the final norm's output averaged over the tokens of a raw text."""
+        """[len(texts), D] float32: the final norm's output (of an encoder-decoder: the encoder's) averaged over
+        the tokens of a raw text.
+        """
         return embed_texts(self, self.tokenizer, texts)
 
     def _inputs(self, batch: Batch, decoder: nn.Module) -> dict[str, Any]:
@@ -128,6 +145,13 @@ class LocalPolicy:
             "position_ids": batch.position_ids,
             "use_cache": False,
         }
+        if is_encoder_decoder(bare(self.module).config) != (batch.encoder_ids is not None):
+            needs, has = ("no", "an") if batch.encoder_ids is not None else ("an", "no")
+            raise PluginError(
+                "BATCH-SIDES",
+                f"{type(bare(self.module)).__name__} has {needs} encoder, the batch {has} encoder's side",
+                mend="build batches with llmfw.core.data: collate, of examples that the run's Encoder made",
+            )
         accepted = inspect.signature(decoder.forward).parameters
         open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
         if not open_ended:
@@ -150,6 +174,30 @@ class LocalPolicy:
                 )
             inputs[key] = batch.extra[key]
         return inputs
+
+    def _read(self, batch: Batch, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The decoder's inputs; of an encoder-decoder with what the encoder makes of the other side."""
+        if batch.encoder_ids is None or batch.encoder_mask is None:
+            return inputs
+        encoder = bare(self.module).get_encoder()
+        states = encoder(input_ids=batch.encoder_ids, attention_mask=batch.encoder_mask.long())[0]
+        mask = batch.encoder_mask.long()
+        if batch.encoder_row is not None and len(batch.encoder_row) != len(states):
+            states, mask = states[batch.encoder_row], mask[batch.encoder_row]
+        return {**inputs, "encoder_hidden_states": states, "encoder_attention_mask": mask}
+
+    def _whole(self, batch: Batch, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What the whole model is called with, for the decoder's ``inputs``."""
+        if batch.encoder_ids is None or batch.encoder_mask is None:
+            return inputs
+        row = batch.encoder_row if batch.encoder_row is not None else slice(None)
+        return {
+            **{name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")},
+            "input_ids": batch.encoder_ids[row],
+            "attention_mask": batch.encoder_mask[row].long(),
+            "decoder_input_ids": inputs["input_ids"],
+            "decoder_attention_mask": inputs["attention_mask"],
+        }
 
     def _mask(self, batch: Batch) -> Tensor:
         """[B, T] int64 as transformers has it, or [B, 1, T, T]: bool, but additive for attention that
@@ -204,8 +252,16 @@ def router_loss(model: Any, outputs: Any, batch: Batch) -> Tensor | None:
     """
     if not _routes(model):
         return None
+    if is_encoder_decoder(model.config):
+        raise UsageError(
+            "ROUTER-LOSS",
+            f"the router loss of {type(model).__name__} isn't known",
+            mend="set output_router_logits=false in its config",
+            key="model.config",
+        )
     config = model.config.get_text_config()
-    formula = getattr(sys.modules[type(model).__module__], "load_balancing_loss_func", None)
+    homes = [sys.modules[part.__module__] for part in type(model).__mro__]  # a sharded model's class is torch's
+    formula = next((f for home in homes if (f := getattr(home, "load_balancing_loss_func", None))), None)
     logits = getattr(outputs, "router_logits", None)
     experts = (
         getattr(model, "num_experts", None)
@@ -227,17 +283,24 @@ def router_loss(model: Any, outputs: Any, batch: Batch) -> Tensor | None:
 
 def embed_texts(policy: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
     """[len(texts), D] float32: the final norm's output averaged over the tokens of a raw text, without
-    gradient.
+    gradient. An encoder-decoder's text is read by the encoder.
     """
     rows: list[Tensor] = []
     was_training = [part for part in policy.module.modules() if part.training]
     policy.module.eval()
     device = next(policy.module.parameters()).device
+    model = bare(policy.module)
     try:
         with torch.no_grad():
             for text in texts:  # one by one: an embedding must not depend on its neighbours' padding
                 batch = _plain_batch(tokenizer(text)["input_ids"], device)
-                rows.append(policy.hidden_states(batch, -1)[0].float().mean(0))
+                if is_encoder_decoder(model.config):
+                    states = model.get_encoder()(
+                        input_ids=batch.input_ids, attention_mask=batch.attention_mask.long()
+                    )[0]
+                else:
+                    states = policy.hidden_states(batch, -1)
+                rows.append(states[0].float().mean(0))
     finally:
         for part in was_training:
             part.training = True

@@ -200,6 +200,7 @@ def versions() -> dict[str, str]:
 
 def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Assembled:
     """Ask every hook and check the answers; nothing heavy is read or written."""
+    from llmfw.core.auxiliary import facts_of
     from llmfw.core.data import peek_kind
     from llmfw.core.models import load_model_config, load_tokenizer, source_facts
 
@@ -210,6 +211,8 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
     model_config = load_model_config(settled.source.model)
     name = root.run.name or "-".join(resolved.plugin_names) or verb
     run = Run(root, folder or Path("."), name)
+    models = facts_of(root)
+    run._know({name: str(facts["identity"]) for name, facts in models.items()})
     plan = make_plan(
         manager,
         run,
@@ -222,6 +225,7 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
         facts={
             "versions": versions(),
             "model": source_facts(settled.source, root.adapter),
+            "models": models,
             "lightning_callbacks": [
                 f"{entry.name} = {entry.value}" for entry in entry_points(group=_CALLBACKS)
             ],

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 
 from llmfw.callbacks import SignalWatch
 from llmfw.core.assemble import Assembled
+from llmfw.core.auxiliary import open_auxiliary
 from llmfw.core.checkpoint import Manifest, newest_verified, read_manifest
 from llmfw.core.checkpoint.durable import remove, staged
 from llmfw.core.checkpoint.manifest import NAME as MANIFEST
@@ -21,9 +22,10 @@ from llmfw.core.data import DataReport, Prepared, RowsData, audit, prepare
 from llmfw.core.determinism import pinned
 from llmfw.core.errors import CheckpointError, ConflictError, DataError
 from llmfw.core.measure import Measured, flatten, measure, write_down
-from llmfw.core.models import resolve_model, save_weights
+from llmfw.core.models import resolve_model, save_weights, source_facts
 from llmfw.core.module import TrainModule
-from llmfw.core.policies import open_auxiliary, open_policy_of
+from llmfw.core.policies import open_policy_of
+from llmfw.core.recipes import train_recipes
 from llmfw.core.records import DatasetTransform, Estimate, Policy, RolloutSampler, When
 from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import is_main_process, say, show
@@ -61,8 +63,8 @@ class FitResult:
     unsent: int = 0
 
 
-def fit(assembled: Assembled, *, resume: Resume = "never") -> FitResult:
-    """Carry out the plan.
+def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | None = None) -> FitResult:
+    """Carry out the plan; with ``parent`` as a run nested in that one.
 
     Raises:
         LlmfwError: whatever stops a run, with its code, place and remedy.
@@ -75,11 +77,16 @@ def fit(assembled: Assembled, *, resume: Resume = "never") -> FitResult:
             mend="set trainer.devices=1",
             key="trainer.devices",
         )
-    with SignalWatch() as watch, pinned(root.trainer), open_session(assembled, resume) as session:
+    with (
+        SignalWatch() as watch,
+        pinned(root.trainer),
+        open_session(assembled, resume, parent=parent) as session,
+    ):
         assembled.run.dir = session.dir
         for note in assembled.plan.notes:
             say(f"note: {note}")
         say(f"run {session.dir}   plan {assembled.plan.hash[:12]}")
+        train_recipes(assembled, session)
         prepared = _prepare(assembled, session)
         assembled.run._provide(rows=prepared.rows, open_policy=lambda name: open_auxiliary(assembled, name))
         sampler = assembled.plan.one("llmfw_sampler")
@@ -290,7 +297,9 @@ def _rounds(
         services=assembled.run.service,
         policy=policy,
         train=train_round,
-        keep=lambda name, final: assembled.run._keep(name, open_policy_of(assembled, final)),
+        keep=lambda name, final: assembled.run._keep(
+            name, open_policy_of(assembled, final), str(source_facts(resolve_model(str(final)))["weights"])
+        ),
     )
     if not states:
         raise DataError(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmfw.core.assemble import Assembled
+from llmfw.core.auxiliary import open_auxiliary
 from llmfw.core.measure import Measured, measure
 from llmfw.core.models import build_model, reference_of
-from llmfw.core.policies import open_auxiliary, policy_over, surgeries_of
+from llmfw.core.policies import policy_over, surgeries_of
 
 if TYPE_CHECKING:
     from llmfw.core.generation import GeneratingPolicy

@@ -1,4 +1,4 @@
-"""Policies of a run: over a model in training, over weights that a training saved, over auxiliary models."""
+"""Policies of a run: over a model in training, and over weights that a training saved."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from llmfw.core.assemble import Assembled
-from llmfw.core.errors import UsageError
 from llmfw.core.generation import GeneratingPolicy, from_config
-from llmfw.core.models import LocalPolicy, build_model, load_tokenizer, resolve_model
-from llmfw.core.records import Policy, Surgery
-from llmfw.core.schema import AdapterConfig, TokenizerConfig
+from llmfw.core.models import LocalPolicy, build_model, resolve_model
+from llmfw.core.records import Surgery
 
 
 def surgeries_of(assembled: Assembled) -> list[tuple[str, Surgery]]:
@@ -45,25 +43,3 @@ def open_policy_of(assembled: Assembled, weights: Path | None) -> GeneratingPoli
         source, root.adapter, surgeries, root.seed, train=False, tokenizer=assembled.tokenizer
     )
     return policy_over(assembled, built)
-
-
-def open_auxiliary(assembled: Assembled, name: str) -> Policy:
-    """The auxiliary model ``models.NAME`` of the config, frozen, with its own tokenizer."""
-    root = assembled.run.config
-    if name not in root.models:
-        named = ", ".join(root.models) or "none are named"
-        raise UsageError(
-            "MODEL-UNKNOWN",
-            f"no auxiliary model {name!r} ({named})",
-            mend=f"set models.{name}.name",
-            key=f"models.{name}",
-        )
-    source = resolve_model(root.models[name])
-    tokenizer = load_tokenizer(source, TokenizerConfig())
-    built = build_model(source, AdapterConfig(), [], root.seed, train=False, tokenizer=tokenizer)
-    return GeneratingPolicy(
-        LocalPolicy(built.module, built.companions, tokenizer, built.batch_keys),
-        tokenizer,
-        from_config(root.generation, tokenizer, root.seed),
-        batch_size=root.generation.batch_size,
-    )

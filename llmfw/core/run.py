@@ -4,7 +4,7 @@ share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Run:
         self._policies: dict[str, Policy] = {}
         self._open: Callable[[str], Policy] | None = None
         self._rows: dict[str, list[Row]] = {}
+        self._identities: dict[str, str] = {}
 
     @property
     def seed(self) -> int:
@@ -91,6 +92,18 @@ class Run:
             self._policies[name] = self._open(name)
         return self._policies[name]
 
+    def identity(self, name: str) -> str:
+        """What an auxiliary model's answers depend on (a hash, or an endpoint's URL and model): a part of
+        every key under which they are cached.
+        """
+        if name not in self._identities:
+            raise PluginError(
+                "RUN-POLICY",
+                f"there is no auxiliary model {name!r} yet",
+                mend=f"set models.{name}, or ask once a round has kept it",
+            )
+        return self._identities[name]
+
     def unload(self, name: str) -> None:
         """Forget an auxiliary model; the next ``policy(name)`` loads it again."""
         self._policies.pop(name, None)
@@ -108,5 +121,9 @@ class Run:
         if open_policy is not None:
             self._open = open_policy
 
-    def _keep(self, name: str, policy: Policy) -> None:
+    def _know(self, identities: Mapping[str, str]) -> None:
+        self._identities |= identities
+
+    def _keep(self, name: str, policy: Policy, identity: str) -> None:
         self._policies[name] = policy
+        self._identities[name] = identity

@@ -65,6 +65,7 @@ class ModelConfig(Settings):
 class AuxiliaryConfig(ModelConfig):
     """An auxiliary model: weights as of ``model``, a recipe, a script, or an endpoint."""
 
+    name: str = _key("as of model; of an endpoint the model's name there", "")
     fit: dict[str, Any] = _key(
         "a recipe: the keys of a run that is trained once and kept by its plan's hash", {}
     )
@@ -120,7 +121,7 @@ class DataConfig(Settings):
     columns: dict[str, str] = _key("other names of keys: {prompt: question, completion: answer}", {})
     deduplicate: bool = _key("drop rows whose content was seen before, and count them", False)
     streaming: bool = _key("read rows while training instead of all before; needs trainer.max_steps", False)
-    shuffle_buffer: int = _key("with streaming: examples among which the next is drawn", 1000)
+    shuffle_buffer: int = _key("with streaming: rows that are shuffled together", 1000)
     kind: str | None = _key(
         "form of the rows; null: read off their keys",
         None,
@@ -138,7 +139,9 @@ class DataConfig(Settings):
         "longest example, tokens; scaled by the tokenizer's bytes per token for byte tokenizers", 512
     )
     too_long: str = _key(
-        "what happens to a longer example", "drop", choices=("error", "drop", "cut_start", "cut_end")
+        "what happens to a longer example; split: a text becomes several examples",
+        "drop",
+        choices=("error", "drop", "cut_start", "cut_end", "split"),
     )
     on_bad_row: str = _key("what happens to a row that can't be used", "error", choices=("error", "skip"))
     max_bad_rows: int = _key("with on_bad_row=skip: give up beyond this many rows", 100)

@@ -65,6 +65,10 @@ def print_plan(plan: Plan, *, full: bool = False) -> None:
         for answer in plan.answers.get(hook, ()):
             record = answer.value
             table.add_row(title, Text(describe(record)), Text(answer.plugin))
+    for name, facts in plan.facts.get("models", {}).items():
+        identity = str(facts["identity"])
+        shown = identity if facts["kind"] == "endpoint" else identity[:24]
+        table.add_row("auxiliary model", Text(f"{name}: {facts['kind']} {shown}"), Text("models." + name))
     console.print(table)
     for name, origin in plan.plugins:
         console.print(Text(f"plugin {name}  ({origin})"))

@@ -4,8 +4,8 @@ Engine: ``generate``, its settings ``Sampling`` (``from_config``), ``end_of_turn
 Prompts: ``prompt_of`` a row, ``encode_prompt``, ``render``.
 Caches: ``FULL_CACHE``, ``attention_of`` (switches a cache's attention function on), ``prefill``.
 Drawing: ``distribution``, ``pick``, ``uniforms``. Ends: ``finish``, ``TextStream``.
-Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy``. Scores: ``score_examples``.
-Reports: ``generated_length``.
+Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy`` (``load_script``), ``EndpointPolicy``.
+Scores: ``score_examples``. Reports: ``generated_length``.
 """
 
 from __future__ import annotations
@@ -17,22 +17,26 @@ from llmfw.core.lazy import door
 if TYPE_CHECKING:
     from llmfw.core.generation.caches import FULL_CACHE, attention_of, context_length, prefill
     from llmfw.core.generation.choose import distribution, pick, uniforms
+    from llmfw.core.generation.endpoint import Endpoint, EndpointPolicy
     from llmfw.core.generation.engine import generate
     from llmfw.core.generation.policies import GeneratingPolicy, ScriptedPolicy, Usage, attach
     from llmfw.core.generation.prompts import encode_prompt, prompt_of, render
     from llmfw.core.generation.reports import generated_length
     from llmfw.core.generation.sampling import Sampling, end_of_turn_ids, from_config, request_seed
     from llmfw.core.generation.scores import AnswerScore, score_examples
+    from llmfw.core.generation.script import load_script, script_hash
     from llmfw.core.generation.stopping import TextStream, finish
 
 _HOME = {
     "caches": ("FULL_CACHE", "attention_of", "context_length", "prefill"),
     "choose": ("distribution", "pick", "uniforms"),
+    "endpoint": ("Endpoint", "EndpointPolicy"),
     "engine": ("generate",),
     "policies": ("GeneratingPolicy", "ScriptedPolicy", "Usage", "attach"),
     "prompts": ("encode_prompt", "prompt_of", "render"),
     "reports": ("generated_length",),
     "sampling": ("Sampling", "end_of_turn_ids", "from_config", "request_seed"),
+    "script": ("load_script", "script_hash"),
     "scores": ("AnswerScore", "score_examples"),
     "stopping": ("TextStream", "finish"),
 }
@@ -40,6 +44,8 @@ _HOME = {
 __all__ = [
     "FULL_CACHE",
     "AnswerScore",
+    "Endpoint",
+    "EndpointPolicy",
     "GeneratingPolicy",
     "Sampling",
     "ScriptedPolicy",
@@ -55,12 +61,14 @@ __all__ = [
     "from_config",
     "generate",
     "generated_length",
+    "load_script",
     "pick",
     "prefill",
     "prompt_of",
     "render",
     "request_seed",
     "score_examples",
+    "script_hash",
     "uniforms",
 ]
 

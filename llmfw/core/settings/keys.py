@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from llmfw.core.errors import PluginError
-from llmfw.core.schema import DataConfig, ModelConfig, Root
+from llmfw.core.schema import AuxiliaryConfig, DataConfig, ModelConfig, Root
 from llmfw.core.settings.strict_yaml import join
 
-NAMED: tuple[type, ...] = (ModelConfig, DataConfig)
+NAMED: tuple[type, ...] = (ModelConfig, AuxiliaryConfig, DataConfig)
 """Sections that a plain name stands for: ``model=NAME`` is ``model.name=NAME``."""
 TIED: Mapping[type, tuple[str, ...]] = {
     ModelConfig: ("revision", "config", "package"),
+    AuxiliaryConfig: ("revision", "config", "package"),
     DataConfig: ("options", "package", "kind", "split_key"),
 }
 """Keys that belong to the section's name: another name in a higher layer puts those of lower layers aside."""

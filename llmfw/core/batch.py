@@ -1,8 +1,10 @@
 """What a loss sees: token rows plus, laid end to end, the tokens that are trained.
 
-Shapes: B rows, T positions in a row, N trained tokens in the whole batch, S segments (one per completion).
+Shapes: B rows, T positions in a row, N trained tokens in the whole batch, S segments (one per completion),
+E rows and Te positions of an encoder's side.
 A layout (padded, packed, shared prompt) differs in ``input_ids``, ``attention_mask`` and ``position_ids``
 only; ``source``, ``target``, ``segment`` and ``position`` mean the same in each, so a loss is written once.
+Of an encoder-decoder they all speak of the decoder's rows.
 """
 
 from __future__ import annotations
@@ -46,6 +48,12 @@ class Batch:
     """[S] int64: trained tokens of each segment; may be 0."""
     sample_ids: tuple[str, ...]
     """One id per sample (per pair in a preference batch)."""
+    encoder_ids: Tensor | None = None
+    """[E, Te] int64: what an encoder reads, padded on the right; None: the model has none."""
+    encoder_mask: Tensor | None = None
+    """[E, Te] bool, True where a token stands."""
+    encoder_row: Tensor | None = None
+    """[B] int64: the encoder row that each decoder row attends to; a pair's two answers share one."""
     reference_logps: Tensor | None = None
     """[N] float32 log-probs of the reference model, where a cache holds them."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
@@ -65,9 +73,13 @@ class Batch:
 
     @property
     def real_tokens(self) -> int:
-        """Tokens that are not padding (of a 4-D mask: rows that attend to something)."""
+        """Tokens that are not padding (of a 4-D mask: rows that attend to something), the encoder's too."""
+        return int(self.count_real())
+
+    def count_real(self) -> Tensor:
+        """``real_tokens`` as a tensor, so that nothing waits for the device."""
         mask = self.attention_mask if self.attention_mask.dim() == 2 else self.attention_mask[:, 0].any(-1)
-        return int(mask.sum())
+        return mask.sum() if self.encoder_mask is None else mask.sum() + self.encoder_mask.sum()
 
     def _map(self, change: object) -> Batch:
         new: dict[str, object] = {}

@@ -191,7 +191,7 @@ class TrainModule(LightningModule):
             self.manual_backward(objective)
         step.totals.append(output.total.detach().double())
         step.sums.add(output, units_of(self.job.loss, batch), auxiliary)
-        step.tokens.append(_real_tokens(batch))
+        step.tokens.append(batch.count_real())
         if self._logs(step.facts.step):
             for metric, state in self._own_metrics():
                 metric.update(state, output, batch)
@@ -344,12 +344,6 @@ def refuse_difference(
             mend="resume with the settings and plugins that the run was started with",
             file=folder,
         )
-
-
-def _real_tokens(batch: Batch) -> Tensor:
-    """Number of tokens that aren't padding, as a tensor, so that nothing waits for the device."""
-    mask = batch.attention_mask
-    return (mask if mask.dim() == 2 else mask[:, 0].any(-1)).sum()
 
 
 @contextmanager

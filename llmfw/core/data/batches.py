@@ -58,6 +58,7 @@ def collate(examples: Sequence[Example], pad_id: int, *, pad_to_multiple: int = 
             position += range(1, len(at) + 1)
             length.append(len(at))
             start = stop
+    encoder_ids, encoder_mask, encoder_row = _encoder_side(rows, pad_id, pad_to_multiple)
     return Batch(
         kind=kind,
         input_ids=input_ids,
@@ -69,6 +70,9 @@ def collate(examples: Sequence[Example], pad_id: int, *, pad_to_multiple: int = 
         position=torch.tensor(position, dtype=torch.int64),
         length=torch.tensor(length, dtype=torch.int64),
         sample_ids=tuple(name for example in examples for name in example.sample_ids),
+        encoder_ids=encoder_ids,
+        encoder_mask=encoder_mask,
+        encoder_row=encoder_row,
         extra=_extra(examples, packed),
     )
 
@@ -80,11 +84,34 @@ def shadow(example: Example, pad_id: int) -> Batch:
     forward and backward pass run, and add zeros.
     """
     sequence = example.sequences[0]
-    empty = TokenSequence(sequence.ids, (False,) * len(sequence))
+    empty = TokenSequence(sequence.ids, (False,) * len(sequence), sequence.encoder)
     batch = collate([Example(id=example.id, kind="text", sequences=(empty,))], pad_id)
     none = torch.zeros(0, dtype=torch.int64)
     extra = {name: value[:1] for name, value in _extra([example], example.packed).items()}
     return replace(batch, kind=example.kind, length=none, sample_ids=(), extra=extra)
+
+
+def _encoder_side(
+    rows: Sequence[Sequence[TokenSequence]], pad_id: int, multiple: int
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """([E, Te] ids, [E, Te] mask, [B] encoder row of each row), or three None for a decoder-only model.
+
+    Rows that read the same tokens share an encoder row: a pair's prompt is encoded once.
+    """
+    texts = [members[0].encoder for members in rows]
+    if not any(texts):
+        return None, None, None
+    if not all(texts):
+        raise ValueError("some rows of the batch have an encoder's side, others none")
+    place = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+    width = max(map(len, texts))
+    width += -width % multiple
+    ids = torch.full((len(place), width), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(place), width), dtype=torch.bool)
+    for text, index in place.items():
+        ids[index, : len(text)] = torch.tensor(text)
+        mask[index, : len(text)] = True
+    return ids, mask, torch.tensor([place[text] for text in texts], dtype=torch.int64)
 
 
 def _block_diagonal(owner: Tensor) -> Tensor:

@@ -14,10 +14,14 @@ ExampleKind = Literal["text", "preference", "scored"]
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """Token ids, and for each whether it's trained. The first token is never trained: nothing predicts it."""
+    """Token ids, and for each whether it's trained. The first token is never trained: nothing predicts it.
+
+    Of an encoder-decoder ``ids`` are the decoder's row; ``encoder`` is what its encoder reads, else empty.
+    """
 
     ids: tuple[int, ...]
     trained: tuple[bool, ...]
+    encoder: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.ids or len(self.ids) != len(self.trained):
@@ -29,6 +33,11 @@ class TokenSequence:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both sides."""
+        return len(self.ids) + len(self.encoder)
 
     @property
     def trained_ids(self) -> tuple[int, ...]:
@@ -70,8 +79,8 @@ class Example:
 
     @property
     def length(self) -> int:
-        """Positions of the longest row that this example needs, tokens."""
-        lengths = [len(sequence) for sequence in self.sequences]
+        """Positions of the longest row that this example needs (of either side), tokens."""
+        lengths = [max(len(sequence), len(sequence.encoder)) for sequence in self.sequences]
         return sum(lengths) if self.packed else max(lengths)
 
     @property

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmfw.core.models.build import BuiltModel, build_model
     from llmfw.core.models.byte_tokenizer import byte_tokenizer
     from llmfw.core.models.configs import load_model_config
+    from llmfw.core.models.encoder_decoder import Sides, auto_class, is_encoder_decoder, sides_of, with_ids
     from llmfw.core.models.merge import merge_adapter
     from llmfw.core.models.parameters import (
         ModelFacts,
@@ -45,6 +46,7 @@ _HOME = {
     "build": ("BuiltModel", "build_model"),
     "byte_tokenizer": ("byte_tokenizer",),
     "configs": ("load_model_config",),
+    "encoder_decoder": ("Sides", "auto_class", "is_encoder_decoder", "sides_of", "with_ids"),
     "merge": ("merge_adapter",),
     "parameters": (
         "ModelFacts",
@@ -71,6 +73,8 @@ __all__ = [
     "ModelFacts",
     "ModelSource",
     "ReferenceCache",
+    "Sides",
+    "auto_class",
     "build_model",
     "byte_tokenizer",
     "check_vocabulary",
@@ -78,6 +82,7 @@ __all__ = [
     "decoder_of",
     "frozen_policy",
     "generator_of",
+    "is_encoder_decoder",
     "load_model_config",
     "load_tokenizer",
     "load_weights",
@@ -93,9 +98,11 @@ __all__ = [
     "resolve_model",
     "save_weights",
     "seed_of",
+    "sides_of",
     "source_facts",
     "trainable_parameters",
     "weights_manifest",
+    "with_ids",
 ]
 
 __getattr__, __dir__ = door(__name__, _HOME)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from llmfw.core.errors import UsageError
+from llmfw.core.models.encoder_decoder import is_encoder_decoder
 from llmfw.core.models.names import plain_name
 from llmfw.core.models.rng import private_rng, seed_of
 from llmfw.core.models.talk import quiet
@@ -42,7 +43,7 @@ def add_lora(module: Any, adapter: AdapterConfig, seed: int, base: str) -> Any:
         r=adapter.r,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # PEFT divides it by r: any number will do
         lora_dropout=adapter.dropout,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if is_encoder_decoder(module.config) else "CAUSAL_LM",
         target_modules="all-linear" if every else targets,
         base_model_name_or_path=base,
     )

@@ -13,6 +13,7 @@ from torch import nn
 from llmfw.core.errors import PluginError, UsageError
 from llmfw.core.models.adapters import add_lora, bare, is_adapted, is_adapter_parameter, merge_in_place
 from llmfw.core.models.configs import base_model, load_model_config
+from llmfw.core.models.encoder_decoder import auto_class
 from llmfw.core.models.fetch import pinned
 from llmfw.core.models.rng import private_rng
 from llmfw.core.models.source import ModelSource, resolve_model
@@ -252,10 +253,8 @@ def check_mergeable(built: BuiltModel, source: ModelSource) -> None:
 
 def _state_names_of(config: Any) -> set[str]:
     """State names of the architecture that a config describes; nothing is allocated."""
-    from transformers import AutoModelForCausalLM
-
     with private_rng(0), torch.device("meta"):
-        return state_names(AutoModelForCausalLM.from_config(config))  # type: ignore[no-untyped-call]
+        return state_names(auto_class(config).from_config(config))
 
 
 def _base_hash(source: ModelSource, module: nn.Module) -> str:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from llmfw.core.models.encoder_decoder import is_encoder_decoder
 from llmfw.core.models.rng import global_state, restore_state
 from llmfw.losses.logps import chunk_rows, token_logps
 
@@ -32,11 +33,13 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 4e-2, to
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """How logits come about: ``cap(scale * module(hidden))``, cap(z) = softcap * tanh(z / softcap)."""
+    """Logits are: ``cap(scale * (module(hidden) + bias))``; cap(z) = softcap * tanh(z / softcap)."""
 
     module: nn.Module
     scale: float = 1.0
     softcap: float | None = None
+    bias: Tensor | None = None
+    """[V] constant of the model beside the module (BART's ``final_logits_bias``)."""
 
     @property
     def plain(self) -> bool:
@@ -47,7 +50,7 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, D] -> [N, V], in float32 or wider."""
-        raw = self.module(hidden)
+        raw = self.module(hidden) if self.bias is None else self.module(hidden) + self.bias
         logits: Tensor = raw if raw.dtype == torch.float64 else raw.float()
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -58,8 +61,11 @@ class Head:
         module = self.module
         if self.plain:
             assert isinstance(module, nn.Linear)
+            bias = module.bias
+            if self.bias is not None:
+                bias = self.bias if bias is None else bias + self.bias
             return token_logps(
-                hidden, module.weight, target, bias=module.bias, softcap=self.softcap, scale=self.scale
+                hidden, module.weight, target, bias=bias, softcap=self.softcap, scale=self.scale
             )
         size = getattr(module, "out_features", None) or _width(module)
         rows = chunk_rows(hidden.shape[0], size, buffers=3)
@@ -109,9 +115,15 @@ def candidates(model: Any) -> list[Head]:
     )  # MiniCPM and others divide the hidden state by width / base width
     if isinstance(width, int) and width:
         scales.append(width / config.hidden_size)
+    if is_encoder_decoder(model.config) and getattr(config, "hidden_size", None):
+        scales.append(config.hidden_size**-0.5)  # T5 with a tied head
+    constant = getattr(model, "final_logits_bias", None)
+    bias = constant.flatten() if isinstance(constant, Tensor) else None
     cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
     caps: list[float | None] = [None] if not cap else [None, float(cap)]
-    return [Head(module=module, scale=scale, softcap=softcap) for softcap in caps for scale in scales]
+    return [
+        Head(module=module, scale=scale, softcap=softcap, bias=bias) for softcap in caps for scale in scales
+    ]
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import nn
 from llmfw.core.models.adapters import add_lora
 from llmfw.core.models.build import BuiltModel
 from llmfw.core.models.configs import load_model_config
+from llmfw.core.models.encoder_decoder import auto_class
 from llmfw.core.models.fetch import local_folder
 from llmfw.core.models.names import COMPANIONS, plain_name
 from llmfw.core.models.rng import private_rng
@@ -116,10 +117,8 @@ def source_facts(source: ModelSource, adapter: AdapterConfig) -> dict[str, Any]:
     which the seed and the versions of the libraries complete. Surgeries aren't counted: they haven't
     happened yet.
     """
-    from transformers import AutoModelForCausalLM
-
-    auto: Any = AutoModelForCausalLM
     config = load_model_config(source)
+    auto = auto_class(config)
     with private_rng(0), torch.device("meta"):
         module = auto.from_config(config)
         total = sum(parameter.numel() for parameter in module.parameters())

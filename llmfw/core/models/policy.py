@@ -130,8 +130,8 @@ class LocalPolicy:
         return self.generator(self, prompts, **sampling)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """[len(texts), D] float32: the final norm's output (of an encoder-decoder: the encoder's) averaged over
-        the tokens of a raw text.
+        """[len(texts), D] float32: the final norm's output (of an encoder-decoder: its encoder's) averaged
+        over the tokens of a raw text.
         """
         return embed_texts(self, self.tokenizer, texts)
 

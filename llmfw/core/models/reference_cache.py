@@ -82,6 +82,8 @@ def example_key(example: Sample, batch_keys: Sequence[str] = ()) -> str:
     digest = hashlib.sha256()
     for sequence in example.sequences:
         digest.update(array("q", sequence.ids).tobytes() + b"|" + bytes(map(bool, sequence.trained)) + b"|")
+        if encoder := getattr(sequence, "encoder", ()):
+            digest.update(b"encoder|" + array("q", encoder).tobytes() + b"|")
     digest.update(json.dumps([[key, example.extra.get(key)] for key in batch_keys], default=list).encode())
     return digest.hexdigest()
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from llmfw.core.cache import cache_dir
 from llmfw.core.errors import CheckpointError, UsageError
 from llmfw.core.models.configs import check_folder
+from llmfw.core.models.encoder_decoder import auto_class
 from llmfw.core.models.fetch import local_folder
 from llmfw.core.models.rng import private_rng, seed_of
 from llmfw.core.models.source import ModelSource, read_json
@@ -48,9 +49,7 @@ def load_module(
         UsageError: no safetensors, or tensors that the config wants and the files lack.
         CheckpointError: a damaged file.
     """
-    from transformers import AutoModelForCausalLM
-
-    auto: Any = AutoModelForCausalLM
+    auto = auto_class(config)
     dtype = getattr(torch, source.model.dtype)
     if source.kind == "scratch":
         try:

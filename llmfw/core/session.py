@@ -15,6 +15,7 @@ from llmfw.core.checkpoint import newest_verified
 from llmfw.core.discovery import card
 from llmfw.core.errors import CheckpointError, Interrupted
 from llmfw.core.say import is_main_process, say
+from llmfw.core.schema import TrackingConfig
 from llmfw.core.tracking import RUNS, Journal, MlflowSync, RunFolder, find_resumable, open_run
 
 Resume = Literal["never", "auto", "must"]
@@ -53,14 +54,20 @@ def open_session(
     session = Session(dir=owned.dir, journal=owned.journal, resumed=resumed, id=owned.record.id)
     if round_dir is None:
         os.environ[_FOLDER] = str(owned.dir.absolute())
-    settings = assembled.resolved.root.tracking
+    with kept(owned, session, assembled.resolved.root.tracking):
+        yield session
+
+
+@contextmanager
+def kept(owned: RunFolder, session: Session, tracking: TrackingConfig) -> Iterator[None]:
+    """Tell MLflow of an open run while the block lasts, and close the run with what became of it."""
     sync = None
-    if settings.mlflow:
-        sync = MlflowSync(owned.dir, settings.uri, settings.experiment, runs=RUNS, tags=settings.tags)
+    if tracking.mlflow:
+        sync = MlflowSync(owned.dir, tracking.uri, tracking.experiment, runs=RUNS, tags=tracking.tags)
         sync.start()
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED"
     try:
-        yield session
+        yield
     except BaseException as error:
         status = "KILLED" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "FAILED"
         error.run_dir = owned.dir  # type: ignore[attr-defined]  # the command line keeps the traceback there

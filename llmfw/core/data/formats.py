@@ -48,13 +48,29 @@ FORMS: Final[tuple[Form, ...]] = get_args(Form)
 PLACE: Final = "_at"
 """Reserved key: where a row stands, ``FILE:LINE``; it's neither trained on nor hashed."""
 
-_MARKS: Final[dict[Form, frozenset[str]]] = {
+MARKS: Final[dict[Form, frozenset[str]]] = {
     "preference": frozenset({"chosen", "rejected"}),
     "completion": frozenset({"completion"}),
     "messages": frozenset({"messages"}),
     "text": frozenset({"text"}),
     "problems": frozenset({"answer"}),
 }
+"""Keys that tell a form."""
+_SAID: Final = frozenset(
+    {
+        "prompt",
+        "chosen",
+        "rejected",
+        "completion",
+        "messages",
+        "text",
+        "answer",
+        "solution",
+        "tools",
+        "spans",
+        "reward",
+    }
+)
 _KNOWN: Final = ("prompt", "chosen", "rejected", "completion", "messages", "text", "answer", "solution")
 
 
@@ -62,13 +78,16 @@ def form_of(row: Mapping[str, Any], kind: str | None = None) -> Form:
     """The row's form, read off its keys unless ``kind`` names it."""
     if kind is not None:
         return next(form for form in FORMS if form == kind)
-    found = [form for form in FORMS if _MARKS[form] & row.keys()]
+    given = {key for key, value in row.items() if value is not None}  # a table's row has every column
+    if not any(MARKS[form] & given for form in FORMS):
+        given = set(row)
+    found = [form for form in FORMS if MARKS[form] & given]
     if len(found) > 1 and "problems" in found:
         found.remove("problems")  # `answer` is a common extra column; the other forms' marks are not
     if len(found) == 1:
         return found[0]
     if found:
-        keys = sorted(key for form in found for key in _MARKS[form] & row.keys())
+        keys = sorted(key for form in found for key in MARKS[form] & given)
         raise RowError(
             f"the keys {', '.join(keys)} belong to different forms",
             mend=f"keep one form, or set data.kind to one of {', '.join(found)}",
@@ -81,7 +100,8 @@ def form_of(row: Mapping[str, Any], kind: str | None = None) -> Form:
     keys = near or [key for key in list(row)[:8] if key != PLACE]
     raise RowError(
         f"unknown form: the keys are {', '.join(map(str, keys)) or 'none'}",
-        mend="use prompt+completion, prompt+chosen+rejected, messages, text, or prompt+answer",
+        mend="use prompt+completion, prompt+chosen+rejected, messages, text, or prompt+answer, or say with "
+        "data.columns which key is which",
     )
 
 
@@ -93,7 +113,7 @@ def canonical(row: Mapping[str, Any], kind: str | None = None) -> tuple[Form, Ro
         RowError: the row can't be used.
     """
     form = form_of(row, kind)
-    row = dict(row)
+    row = {key: value for key, value in row.items() if value is not None or key in _SAID & MARKS[form]}
     row = {
         "preference": _preference,
         "completion": _completion,
@@ -119,6 +139,11 @@ def content_hash(row: Mapping[str, Any]) -> str:
     said = {key: value for key, value in row.items() if key not in (PLACE, "id")}
     text = json.dumps(said, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def said_hash(row: Mapping[str, Any]) -> str:
+    """16 hex digits over what a canonical row trains and asks; ids, places and further keys don't count."""
+    return content_hash({key: value for key, value in row.items() if key in _SAID})
 
 
 def prompt_of(row: Mapping[str, Any]) -> Prompt:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llmfw.core.data.formats import PLACE, RowError, form_of
-from llmfw.core.data.reader import READERS, BadRows, ReadCounts, data_files, located
+from llmfw.core.data.origin import Origin, held_out_rows, names_split, open_origin, refuse_idle
+from llmfw.core.data.reader import BadRows, ReadCounts
 from llmfw.core.errors import DataError, LlmfwError
 from llmfw.core.records import Row
 from llmfw.core.schema import DataConfig
@@ -60,15 +61,19 @@ class RowsData(DataModule):
 
 
 class ConfiguredData(DataModule):
-    """What the ``data`` settings name: a preset, a file or a folder. Nothing is read before the rows are
-    asked for.
+    """What the ``data`` settings name: a preset, files, a folder, or a data set of the hub. Nothing is read
+    before the rows are asked for. ``alone`` is False for a source of a mixture.
     """
 
-    def __init__(self, config: DataConfig, tokenizer: Any) -> None:
-        self.config, self.tokenizer = config, tokenizer
+    def __init__(self, config: DataConfig, tokenizer: Any, *, alone: bool = True) -> None:
+        self.config, self.tokenizer, self.alone = config, tokenizer, alone
         self._preset: DataModule | None = None
+        self._origin: Origin | None = None
 
     def name(self) -> str:
+        mix = self.config.mix
+        if mix:
+            return "mix of " + ", ".join(f"{name} ({weight:g})" for name, weight in mix.items())
         return self.config.name
 
     def rows(self, split: str) -> Iterable[Row] | None:
@@ -81,19 +86,27 @@ class ConfiguredData(DataModule):
         )
 
     def recipe(self) -> Mapping[str, Any]:
+        if self._origin is not None:
+            return self._origin.recipe()
         return self._preset.recipe() if self._preset else {}
 
     def located(self, split: str, bad: BadRows, counts: ReadCounts) -> Iterator[tuple[str, object]] | None:
         held_out = held_out_file(self.config.validation) if split == "validation" else None
-        if held_out:
-            return located(data_files(held_out)[0], bad, counts)
         source = self.preset()
-        if source is not None:
-            return source.located(split, bad, counts)
-        train, validation = data_files(self.config.name)
-        if split == "validation":
-            return located(validation, bad, counts) if validation else None
-        return located(train, bad, counts)
+        if held_out and (source is not None or not names_split(self.config)):
+            return held_out_rows(self.config, held_out, bad, counts)
+        return (source or self.origin()).located(split, bad, counts)
+
+    def origin(self) -> Origin:
+        """The files or the data set that ``data.name`` means where it's no preset; opened once.
+
+        Raises:
+            DataError: nothing there.
+            UsageError: a setting that has no effect on it.
+        """
+        if self._origin is None:
+            self._origin = open_origin(self.config, alone=self.alone)
+        return self._origin
 
     def preset(self) -> DataModule | None:
         """The preset's source, where ``data.name`` names one."""
@@ -101,6 +114,8 @@ class ConfiguredData(DataModule):
 
         if self._preset is None:
             self._preset = open_preset(self.config, self.tokenizer)
+            if self._preset is not None and self.alone:
+                refuse_idle(self.config, "a preset", ("columns", "subset", "split", "revision"))
         return self._preset
 
 
@@ -146,9 +161,9 @@ def peek_kind(datamodule: Any) -> str | None:
     preset = datamodule.preset()
     if preset is not None:
         return preset.kind
-    files, _ = data_files(datamodule.config.name)
+    origin = datamodule.origin()
     try:
-        for _, row in READERS[files[0].suffix](files[0], BadRows(skip=True, limit=0), ReadCounts()):
+        for _, row in origin.located("train", BadRows(skip=True, limit=0), ReadCounts()) or ():
             if isinstance(row, dict):
                 return "scored" if "reward" in row else form_of(row, datamodule.config.kind)
     except (LlmfwError, RowError):

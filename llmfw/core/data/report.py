@@ -11,6 +11,9 @@ from llmfw.core.data.examples import Example
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from llmfw.core.data.encode import EncodeCounts
+    from llmfw.core.data.reader import BadRows, ReadCounts
+
 
 @dataclass
 class SplitReport:
@@ -27,11 +30,32 @@ class SplitReport:
     chosen_longer: int = 0
     rejected_longer: int = 0
     equal_length: int = 0
+    rows: int = 0
+    """Packed rows; 0 where samples aren't packed."""
+    positions: int = 0
+    """Positions of the packed rows, padding included: rows times the longest allowed."""
+
+    @property
+    def efficiency(self) -> float:
+        """Share of the packed rows' positions that hold a token; 0 where samples aren't packed."""
+        return self.tokens / self.positions if self.positions else 0.0
 
     @property
     def trained_share(self) -> float:
         """Trained tokens over all tokens."""
         return self.trained / self.tokens if self.tokens else 0.0
+
+
+@dataclass
+class SourceReport:
+    """One source of a mixture."""
+
+    form: str
+    weight: float
+    share: float
+    """Of the training samples, by its weight."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    splits: dict[str, SplitReport] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,6 +74,9 @@ class DataReport:
     byte_order_marks: int = 0
     rows_skipped: int = 0
     skipped: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    dialects: dict[str, int] = field(default_factory=dict)
+    """Rows by the dialect that was recognised and how it was read."""
     too_long: int = 0
     cut: int = 0
     pairs_cut_equal: int = 0
@@ -58,6 +85,13 @@ class DataReport:
     """What transforms measured, as ``data/PLUGIN/NAME``."""
     tables: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     splits: dict[str, SplitReport] = field(default_factory=dict)
+    sources: dict[str, SourceReport] = field(default_factory=dict)
+    """The sources of a mixture, by their labels."""
+    streamed: dict[str, Any] = field(default_factory=dict)
+    """What was streamed, once training has ended."""
+    duplicates: int = 0
+    dialects: dict[str, int] = field(default_factory=dict)
+    """Rows of other forms that were recognised, and how they were read."""
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -66,7 +100,26 @@ class DataReport:
         plain = asdict(self)
         for name, split in self.splits.items():
             plain["splits"][name]["trained_share"] = round(split.trained_share, 4)
+            if split.rows:
+                plain["splits"][name]["efficiency"] = round(split.efficiency, 4)
         return plain
+
+    def note_reading(self, counts: ReadCounts, bad: BadRows) -> None:
+        """Take over what reading counted."""
+        self.files, self.lines, self.rows_read = counts.files, counts.lines, counts.rows
+        self.blank_lines, self.byte_order_marks = counts.blank, counts.bom
+        self.rows_skipped, self.skipped = bad.count, list(bad.messages)
+        self.duplicates, self.dialects = counts.duplicates, dict(counts.dialects)
+
+    def note_encoding(self, counts: EncodeCounts) -> None:
+        """Take over what tokenising counted."""
+        self.too_long, self.cut, self.pairs_cut_equal = counts.too_long, counts.cut, counts.pairs_cut_equal
+        self.notes += list(counts.notes)
+        if counts.pairs_cut_equal:
+            self.warnings.append(
+                f"truncation made {counts.pairs_cut_equal} pairs equally long: such a pair no longer shows "
+                "which answer was longer; raise data.max_length or set data.too_long=drop"
+            )
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -89,8 +142,28 @@ class DataReport:
                 f"{split.trained_share:.0%}",
                 *map(str, lengths),
             )
+        parts: list[RenderableType] = [facts, table]
+        if self.sources:
+            parts.append(self._sources())
         lines = [Text(f"warning: {text}", style="yellow") for text in self.warnings]
-        return Group(facts, table, *[Text(f"note: {text}") for text in self.notes], *lines)
+        return Group(*parts, *[Text(f"note: {text}") for text in self.notes], *lines)
+
+    def _sources(self) -> RenderableType:
+        """A line for each source: its share by weight, and what it holds."""
+        from rich.table import Table
+
+        table = Table(box=None, padding=(0, 2))
+        for column in ("source", "form", "share", "samples", "tokens", "held out"):
+            left = column in ("source", "form")
+            table.add_column(column, justify="left" if left else "right", no_wrap=not left)
+        for label, source in self.sources.items():
+            train = source.splits.get("train", SplitReport())
+            held_out = source.splits.get("validation", SplitReport())
+            table.add_row(
+                label, source.form, f"{source.share:.1%}", str(train.samples), f"{train.tokens:,}",
+                str(held_out.samples),
+            )  # fmt: skip
+        return table
 
     def _facts(self) -> dict[str, str]:
         facts = {"data": f"{self.source} ({self.form} rows)"}
@@ -100,13 +173,25 @@ class DataReport:
             ("rows_skipped", "skipped"),
             ("blank_lines", "blank lines"),
             ("byte_order_marks", "byte order marks"),
+            ("duplicates", "duplicates dropped"),
+            ("duplicates", "dropped: their content was seen before"),
         )
         for count, what in ((getattr(self, name), words) for name, words in passed):
             read += f", {count} {what}" if count else ""
         facts["rows read"] = read
+        if self.dialects:
+            facts["recognised"] = "\n".join(f"{what} ({count} rows)" for what, count in self.dialects.items())
         facts["longest allowed"] = (
             f"{self.max_length} tokens; longer: {self.too_long_policy}, {self.too_long} of them"
         )
+        for name, split in self.splits.items():
+            if split.rows:
+                facts[f"packed, {name}"] = (
+                    f"{split.rows} rows of up to {self.max_length} tokens, {split.efficiency:.1%} of their "
+                    "positions used"
+                )
+        if self.dialects:
+            facts["read as"] = "; ".join(f"{count} rows: {how}" for how, count in self.dialects.items())
         if self.form == "preference":
             for name, split in self.splits.items():
                 facts[f"longer side, {name}"] = (
@@ -121,19 +206,22 @@ class DataReport:
         return facts
 
 
-def describe(examples: Sequence[Example]) -> SplitReport:
-    """The numbers of one split."""
+def describe(examples: Sequence[Example], capacity: int | None = None) -> SplitReport:
+    """The numbers of one split; ``capacity``: the longest packed row, where samples are packed."""
     if not examples:
         return SplitReport()
     lengths = sorted(example.length for example in examples)
     report = SplitReport(
         samples=sum(len(example.sample_ids) for example in examples),
-        tokens=sum(len(sequence) for example in examples for sequence in example.sequences),
+        tokens=sum(sequence.tokens for example in examples for sequence in example.sequences),
         trained=sum(sum(example.trained_lengths) for example in examples),
         shortest=lengths[0],
         median=lengths[len(lengths) // 2],
         longest=lengths[-1],
     )
+    if capacity is not None:
+        report.rows = len(examples)
+        report.positions = sum(max(capacity, example.length) for example in examples)
     for example in examples:
         if example.kind == "preference":
             chosen, rejected = example.trained_lengths

@@ -178,9 +178,9 @@ def test_a_file_that_is_not_there_is_answered_with_a_near_name(tmp_path: Path) -
     _write(tmp_path / "pairs.jsonl", PAIR)
     with pytest.raises(DataError, match=r"there is no such file; near it: .*pairs\.jsonl"):
         data_files(str(tmp_path / "pair.jsonl"))
-    (tmp_path / "x.csv").touch()
-    with pytest.raises(DataError, match=r"files of kind \.csv can't be read; convert it \(\.jsonl"):
-        data_files(str(tmp_path / "x.csv"))
+    (tmp_path / "x.xlsx").touch()
+    with pytest.raises(DataError, match=r"files of kind \.xlsx can't be read; convert it \(\.jsonl"):
+        data_files(str(tmp_path / "x.xlsx"))
     (tmp_path / "sub").mkdir()
     with pytest.raises(DataError, match="the folder holds no data file"):
         data_files(str(tmp_path / "sub"))

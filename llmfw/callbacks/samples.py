@@ -36,8 +36,13 @@ class Samples(Callback):
     ) -> None:
         """Sample where the step is a multiple of ``every``."""
         step = trainer.global_step
-        if not self.prompts or self.every <= 0 or step % self.every or not trainer.is_global_zero:
+        if not self.prompts or self.every <= 0 or step % self.every:
             return
+        with getattr(pl_module, "whole", nullcontext)():  # every rank has a share of a sharded model
+            if trainer.is_global_zero:
+                self._sample(pl_module, step)
+
+    def _sample(self, pl_module: LightningModule, step: int) -> None:
         try:
             with self.watch.interruptible() if self.watch else nullcontext():
                 answers = self.ask(pl_module, self.prompts)

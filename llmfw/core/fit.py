@@ -21,7 +21,16 @@ from llmfw.core.checkpoint.manifest import file_digest
 from llmfw.core.data import DataReport, Prepared, RowsData, audit, prepare
 from llmfw.core.determinism import pinned
 from llmfw.core.errors import CheckpointError, ConflictError, DataError
-from llmfw.core.measure import Measured, flatten, measure, write_down
+from llmfw.core.evaluation.own import check_evaluations
+from llmfw.core.measure import (
+    Measured,
+    flatten,
+    has_evaluations,
+    merged,
+    run_evaluations,
+    write_down,
+    write_tables,
+)
 from llmfw.core.models import resolve_model, save_weights, source_facts
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import open_policy_of
@@ -32,6 +41,7 @@ from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import read_journal
 from llmfw.core.training.train import Job, first_batches, manifest_of, total_steps, train, validate_held_out
+from llmfw.core.training.turns import for_all
 
 _AUDITED = 64
 """Training samples whose masks are looked at before step 1."""
@@ -88,7 +98,12 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
         say(f"run {session.dir}   plan {assembled.plan.hash[:12]}")
         train_recipes(assembled, session)
         prepared = _prepare(assembled, session)
-        assembled.run._provide(rows=prepared.rows, open_policy=lambda name: open_auxiliary(assembled, name))
+        assembled.run._provide(
+            rows=prepared.rows,
+            held_out=prepared.validation,
+            open_policy=lambda name: open_auxiliary(assembled, name),
+        )
+        check_evaluations(assembled.run)
         sampler = assembled.plan.one("llmfw_sampler")
         if sampler is None:
             result = _train(assembled, session, prepared, assembled.settled.source, watch)
@@ -105,7 +120,9 @@ def _prepare(assembled: Assembled, session: Session) -> Prepared:
         return Prepared(
             train=[], validation=[], rows={"train": [], "validation": []}, report=report, form="text"
         )
-    prepared = prepare(assembled.run.config, assembled.tokenizer, _transforms(assembled), source)
+    prepared = prepare(
+        assembled.run.config, assembled.tokenizer, _transforms(assembled), source, assembled.sides
+    )
     _same_data(session, prepared)
     if is_main_process():
         show(prepared.report)
@@ -162,6 +179,7 @@ def _train(
         source=source,
         watch=watch,
         at_start=lambda module: _at_start(assembled, session, job, module),
+        at_validation=lambda module: _at_validation(assembled, session, module),
     )
     if session.journal is not None and session.resumed:
         _rewind(session, job)
@@ -176,30 +194,52 @@ def _at_start(assembled: Assembled, session: Session, job: Job, module: TrainMod
         loss.calibrate(module.policy, first_batches(job, steps=max(1, total_steps(job))))
         if session.journal is not None:
             session.journal.event("calibrated", durable=True, loss=loss.name)
+    for when, measured in _measured(assembled, module, "start").items():
+        if session.journal is not None:
+            write_down(measured, session.journal, session.dir, step=0, when=when)
+
+
+def _at_validation(assembled: Assembled, session: Session, module: TrainModule) -> Mapping[str, float]:
+    """What the evaluations of this moment say, for the log beside the held-out loss."""
+    measured = _measured(assembled, module, "validation").get("validation", Measured())
     if session.journal is not None:
-        assert module.policy is not None
-        _measure(assembled, session, module.policy, "start", step=0)
+        write_tables(measured, session.dir, "validation")
+    return flatten(measured.metrics)
 
 
-def _measure(assembled: Assembled, session: Session, policy: Policy, when: When, *, step: int) -> Measured:
-    measured = measure(assembled.plan, assembled.run, policy, when)
-    assert session.journal is not None
-    write_down(measured, session.journal, session.dir, step=step, when=when)
-    return measured
+def _measured(assembled: Assembled, module: TrainModule, *moments: When) -> dict[When, Measured]:
+    """The evaluations of these moments, each run once, by the main process for all; {} where there are none."""
+    plan, run, policy = assembled.plan, assembled.run, module.policy
+    assert policy is not None
+    if not any(has_evaluations(plan, when) for when in moments):
+        return {}
+
+    def work() -> dict[When, Measured]:
+        results = run_evaluations(plan, run, policy, moments)
+        return {when: merged(results, when) for when in moments}
+
+    with module.whole():
+        return for_all(work)
 
 
 def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModule) -> FitResult:
     """Held-out loss, evaluations and weights, once training has ended."""
     assert module.policy is not None
     steps = module.trainer.global_step if total_steps(job) > 0 else 0
-    after: Mapping[str, float | Estimate] = {}
     final = session.dir / "final"
     found = validate_held_out(job, module)
+    held = module.whole_weights()
+    with module.whole():
+        if session.journal is not None:
+            if found:
+                session.journal.metrics(steps, found, stage="validation")
+            save_final(assembled, module, final, steps, held)
+    told = _measured(assembled, module, "validation", "end")
+    found |= flatten(told["validation"].metrics) if told else {}
+    after = told["end"].metrics if told else {}
     if session.journal is not None:
-        if found:
-            session.journal.metrics(steps, found, stage="validation")
-        save_final(assembled, module, final, steps)
-        after = _measure(assembled, session, module.policy, "end", step=steps).metrics
+        for when, measured in told.items():
+            write_down(measured, session.journal, session.dir, step=steps, when=when)
         session.journal.event("trained", durable=True, steps=steps, stopped_by=module.stopped_by)
     return _result(
         session, assembled, final, steps=steps, found=found, after=after, stopped_by=module.stopped_by
@@ -225,7 +265,7 @@ def _result(
         for name, points in read_journal(session.dir / "journal.jsonl").series.items():
             if name.startswith("start/"):
                 before[name.removeprefix("start/")] = points[-1][1]
-            elif not name.startswith(("validation/", "end/")):
+            elif not name.startswith(("validation/", "end/", "evaluate")):
                 first[name], last[name] = points[0][1], points[-1][1]
     return FitResult(
         dir=session.dir,
@@ -250,12 +290,16 @@ def _rewind(session: Session, job: Job) -> None:
     session.journal.rewind(read_manifest(newest).step if newest else 0)
 
 
-def save_final(assembled: Assembled, module: TrainModule, folder: Path, step: int) -> None:
-    """Weights, tokenizer and manifest as one durable folder; an older one is replaced."""
+def save_final(
+    assembled: Assembled, module: TrainModule, folder: Path, step: int, held: Mapping[str, Any] | None = None
+) -> None:
+    """Weights, tokenizer and manifest as one durable folder; an older one is replaced. ``held``: from
+    ``module.whole_weights()``.
+    """
     if folder.exists():
         remove(folder)
     with staged(folder) as place:
-        save_weights(module.built, place)
+        save_weights(module.built, place, held)
         files = {
             str(file.relative_to(place)): file_digest(file) for file in place.rglob("*") if file.is_file()
         }
@@ -281,7 +325,9 @@ def _rounds(
                 prepared.rows["validation"] if prepared.form != "problems" else (),
                 name=f"round {state.index}",
             )
-            inner_data = prepare(assembled.run.config, assembled.tokenizer, _transforms(assembled), records)
+            inner_data = prepare(
+                assembled.run.config, assembled.tokenizer, _transforms(assembled), records, assembled.sides
+            )
             results.append(_train(assembled, inner, inner_data, source, watch))
         if session.journal is not None:
             last = results[-1]

@@ -24,6 +24,7 @@ from llmfw.core.checkpoint.io import FILES, FOLDER, Files
 from llmfw.core.determinism import seed_all
 from llmfw.core.errors import CheckpointError, DataError
 from llmfw.core.failpoints import failpoint
+from llmfw.core.models.shards import gathered, is_sharded, piece, shard
 from llmfw.core.records import NamedMetric, Policy
 from llmfw.core.training.finite import StepFacts, refuse_nonfinite
 from llmfw.core.training.job import Steps, Training
@@ -31,11 +32,14 @@ from llmfw.core.training.optim import build_optimizer, named_groups, schedule, s
 from llmfw.core.training.ranks import (
     Names,
     Polls,
+    average_replicas,
+    clip_gradients,
     gather_rows,
     gradient_norm,
     local_state,
     take_local_state,
     total,
+    world,
 )
 from llmfw.core.training.validation import Sums, auxiliary_of, means, units_of
 
@@ -106,6 +110,37 @@ class TrainModule(LightningModule):
             self.local_names = tuple(job.rank_local(built))
             # read by DistributedDataParallel when it wraps this module
             self._ddp_params_and_buffers_to_ignore = list(self.local_names)
+        mesh = getattr(self._trainer and self._trainer.strategy, "mesh", None)
+        if mesh is not None:
+            self._shard(mesh)
+
+    def _shard(self, mesh: Any) -> None:
+        """Share the model's and the reference's parameters out over the processes; companions stay whole."""
+        built, reference = self.built, getattr(self.reference, "module", None)
+        if self.trainer.precision == "bf16-true":
+            built.module.to(torch.bfloat16)  # Lightning does so later, when the pieces are cut
+        shard(built.module, mesh)
+        if isinstance(reference, nn.Module) and not is_sharded(reference):
+            shard(reference, mesh)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """For work that rank 0 does alone (answers, evaluations): inside, every process holds the whole model.
+        All processes enter it and wait for one another at its end.
+        """
+        modules = [
+            m for m in (self.model, getattr(self.reference, "module", None)) if isinstance(m, nn.Module)
+        ]
+        with gathered(*modules):
+            yield
+        if world() > 1:
+            self.trainer.strategy.barrier()
+
+    def whole_weights(self) -> Mapping[str, Tensor] | None:
+        """What ``Training.save`` needs beside the model where this is sharded; every process calls it."""
+        if self.model is None or not is_sharded(self.model) or self.job.gather is None:
+            return None
+        return self.job.gather(self.built, self.trainer.is_global_zero)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the model's parameter groups."""
@@ -205,6 +240,8 @@ class TrainModule(LightningModule):
         step, job, rank = self._step, self.job, self.trainer.global_rank
         assert step is not None
         parameters = {n: p for n, p in self.named_parameters() if p.requires_grad and p.grad is not None}
+        if self.model is not None and is_sharded(self.model):
+            average_replicas(self.companions.parameters())
         grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         for name in self.local_names:  # DDP averages the others
             if name in grads:
@@ -224,10 +261,12 @@ class TrainModule(LightningModule):
             rank=rank,
             scaler=self._scaler,
             newest=job.newest,
-            parameters=lambda: [name for name, grad in grads.items() if not bool(grad.isfinite().all())],
+            parameters=lambda: [
+                name for name, grad in grads.items() if not bool(piece(grad).isfinite().all())
+            ],
         )
         if job.optimizer.clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(parameters.values(), job.optimizer.clip, norm)
+            clip_gradients(parameters.values(), job.optimizer.clip, norm)
         self.polls.settle([row[end:] for row in rows])
         sums = [sum(column) for column in zip(*(row[middle:end] for row in rows), strict=True)]
         step.report = self._report(step.facts, names, sums, tokens=int(sum(row[1] for row in rows)))
@@ -300,7 +339,7 @@ class TrainModule(LightningModule):
         if self.local_names:
             checkpoint["ranks"] = local_state(checkpoint, self.local_names)
         checkpoint["llmfw"] = {"tokens_seen": self.tokens_seen}
-        write = None if job.save is None else partial(job.save, self.built)
+        write = None if job.save is None else partial(job.save, self.built, held=self.whole_weights())
         size = sum(p.nbytes for p in self.parameters() if p.requires_grad) if write else 0
         checkpoint[FILES] = Files(write=write, size=size, about=job.about(self.built))
 

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from llmfw.core.models.reference import FrozenPolicy, frozen_policy, reference_of
     from llmfw.core.models.reference_cache import ReferenceCache, reference_key
     from llmfw.core.models.rng import generator_of, private_rng, seed_of
+    from llmfw.core.models.shards import gathered
     from llmfw.core.models.source import ModelSource, resolve_model
-    from llmfw.core.models.store import load_weights, save_weights, weights_manifest
+    from llmfw.core.models.store import load_weights, save_weights, weights_manifest, whole_weights
     from llmfw.core.models.tokenizer import check_vocabulary, load_tokenizer
 
 _HOME = {
@@ -62,7 +63,8 @@ _HOME = {
     "reference_cache": ("ReferenceCache", "reference_key"),
     "rng": ("generator_of", "private_rng", "seed_of"),
     "source": ("ModelSource", "resolve_model"),
-    "store": ("load_weights", "save_weights", "weights_manifest"),
+    "shards": ("gathered",),
+    "store": ("load_weights", "save_weights", "weights_manifest", "whole_weights"),
     "tokenizer": ("check_vocabulary", "load_tokenizer"),
 }
 
@@ -81,6 +83,7 @@ __all__ = [
     "decoder_layers",
     "decoder_of",
     "frozen_policy",
+    "gathered",
     "generator_of",
     "is_encoder_decoder",
     "load_model_config",
@@ -102,6 +105,7 @@ __all__ = [
     "source_facts",
     "trainable_parameters",
     "weights_manifest",
+    "whole_weights",
     "with_ids",
 ]
 

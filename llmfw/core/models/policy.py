@@ -260,7 +260,9 @@ def router_loss(model: Any, outputs: Any, batch: Batch) -> Tensor | None:
             key="model.config",
         )
     config = model.config.get_text_config()
-    homes = [sys.modules[part.__module__] for part in type(model).__mro__]  # a sharded model's class is torch's
+    homes = [
+        sys.modules[part.__module__] for part in type(model).__mro__
+    ]  # a sharded model's class is torch's
     formula = next((f for home in homes if (f := getattr(home, "load_balancing_loss_func", None))), None)
     logits = getattr(outputs, "router_logits", None)
     experts = (

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from llmfw.core.errors import CheckpointError, PluginError
-from llmfw.core.models.adapters import bare, is_adapted
+from llmfw.core.models.adapters import bare, is_adapted, is_adapter_parameter
 from llmfw.core.models.fetch import sha256
-from llmfw.core.models.names import matches, plain_name
-from llmfw.core.models.source import MANIFEST, read_manifest
+from llmfw.core.models.names import is_quantisation, matches, plain_name
+from llmfw.core.models.shards import fill, whole_state
+from llmfw.core.models.source import MANIFEST, read_json, read_manifest
 from llmfw.core.models.talk import quiet
 from llmfw.core.models.weights import ADAPTER_FILE, SURGERY_FILE, header, weight_files
 from llmfw.core.records import Surgery
@@ -34,12 +35,24 @@ if TYPE_CHECKING:
     from llmfw.core.models.build import BuiltModel
 
 
-def save_weights(built: BuiltModel, folder: Path) -> None:
+def whole_weights(built: BuiltModel, *, keep: bool) -> Mapping[str, Tensor]:
+    """The state of a model whose parameters are shared out over processes, with whole tensors on the CPU where
+    ``save_weights`` needs them. Every process calls this; one with ``keep`` gets them.
+    """
+    own = set(built.own)
+
+    def wanted(name: str, value: Tensor) -> bool:
+        return built.kind == "full" or value.requires_grad or plain_name(name) in own
+
+    return whole_state(built.module, wanted, keep=keep)
+
+
+def save_weights(built: BuiltModel, folder: Path, held: Mapping[str, Tensor] | None = None) -> None:
     """Write what was trained into ``folder`` (made if absent), and the tokenizer. The caller makes it
-    durable and adds the manifest.
+    durable and adds the manifest. ``held``: from ``whole_weights``, where the model's own tensors are pieces.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state, own = _state(built.module), set(built.own)
+    state, own = _state(built.module, held), set(built.own)
     note = {"format": "pt", "base_hash": built.base_hash}
     if built.kind == "full":
         rest = {name: value.contiguous() for name, value in state.items() if name not in own}
@@ -48,7 +61,7 @@ def save_weights(built: BuiltModel, folder: Path) -> None:
                 folder, state_dict=rest, save_original_format=False, max_shard_size="1000GB"
             )
     if is_adapted(built.module):
-        _save_adapter(built, folder)
+        _save_adapter(built, folder, held)
     if own:
         _write(folder / SURGERY_FILE, {name: value for name, value in state.items() if name in own}, note)
     for name, companion in built.companions.items():
@@ -162,12 +175,14 @@ def companion_state(name: str, companion: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    """The model's state by plain name, adapters left out; values share memory with the model."""
+def _state(module: nn.Module, held: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The model's state by plain name, adapters left out; values share memory with the model, or are those of
+    ``held``.
+    """
     return {
         plain_name(name): value
-        for name, value in module.state_dict(keep_vars=True).items()
-        if ".lora_" not in name
+        for name, value in (held if held is not None else module.state_dict(keep_vars=True)).items()
+        if not is_adapter_parameter(name) and not is_quantisation(name)
     }
 
 
@@ -215,10 +230,11 @@ def _check(built: BuiltModel, manifest: Mapping[str, Any], folder: Path) -> None
         )
 
 
-def _save_adapter(built: BuiltModel, folder: Path) -> None:
+def _save_adapter(built: BuiltModel, folder: Path, held: Mapping[str, Tensor] | None) -> None:
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(built.module, save_embedding_layers=False)
+    own = None if held is None else dict(held)
+    state = get_peft_model_state_dict(built.module, state_dict=own, save_embedding_layers=False)
     _write(folder / ADAPTER_FILE, state, {"format": "pt"})
     config = copy(built.module.peft_config["default"])
     config.inference_mode = True
@@ -228,10 +244,24 @@ def _save_adapter(built: BuiltModel, folder: Path) -> None:
 def _load_adapter(module: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
+    _check_ties(module, folder)
     target = get_peft_model_state_dict(
         module, state_dict=module.state_dict(keep_vars=True), save_embedding_layers=False
     )
     _copy(target, _read(folder / ADAPTER_FILE), set(target), set(), folder / ADAPTER_FILE)
+
+
+def _check_ties(module: Any, folder: Path) -> None:
+    """Refuse copies of tied modules that were trained apart: here they share one copy."""
+    path = folder / "adapter_config.json"
+    tied = module.peft_config["default"].ensure_weight_tying
+    if tied and path.is_file() and not read_json(path).get("ensure_weight_tying"):
+        raise CheckpointError(
+            "WEIGHTS-TIES",
+            "its modules_to_save have parted the head from the embeddings, which this base ties",
+            mend="merge it into its base with PEFT, and name the merged model",
+            file=path,
+        )
 
 
 @torch.no_grad()
@@ -260,7 +290,7 @@ def _copy(
         if value.shape != target[name].shape:
             shapes = f"{tuple(value.shape)} instead of {tuple(target[name].shape)}"
             raise CheckpointError("WEIGHTS-SHAPE", f"{name} has shape {shapes}", mend=mend, file=place)
-        target[name].copy_(value)
+        fill(target[name], value)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, str]) -> None:

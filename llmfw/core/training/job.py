@@ -46,9 +46,12 @@ class Training:
     """Optimizer steps in one pass over the data, for the metric ``epoch``."""
     newest: Callable[[], Path | None] = lambda: None
     """The newest durable checkpoint, for messages."""
-    save: Callable[[Any, Path], None] | None = None
-    """(built, folder) writes the trained weights in the form that ``model=FOLDER`` understands; without it
-    they're kept under TrainModule's own names."""
+    save: Callable[..., None] | None = None
+    """(built, folder, held) writes the trained weights in the form that ``model=FOLDER`` understands; without it
+    they're kept under TrainModule's own names. ``held`` is what ``gather`` found, or None."""
+    gather: Callable[[Any, bool], Mapping[str, Any]] | None = None
+    """(built, keep) -> whole tensors of a sharded model, for ``save``; every process calls it, one keeps
+    them."""
     load: Callable[[Any, Path], None] | None = None
     """(built, folder) reads what ``save`` wrote, in place."""
     about: Callable[[Any], Mapping[str, Any]] = lambda built: {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor
 
 from llmfw.core.errors import CheckpointError, PluginError
+from llmfw.core.models.shards import piece
 
 
 def world() -> int:
@@ -107,16 +109,46 @@ def gather_rows(row: Tensor) -> list[list[float]]:
 
 
 def gradient_norm(grads: Mapping[str, Tensor], rank_local: Sequence[str]) -> Tensor:
-    """L2 norm of all gradients (by parameter name); those of parameters that each process owns alone are
-    summed over processes, the others are the same on all."""
-    if world() == 1 or not rank_local:
-        return torch.nn.utils.get_total_norm(list(grads.values()))
-    own = [grad for name, grad in grads.items() if name in set(rank_local)]
-    shared = torch.nn.utils.get_total_norm([g for name, g in grads.items() if name not in set(rank_local)])
-    local = torch.nn.utils.get_total_norm(own).to(shared) if own else torch.zeros_like(shared)
-    squares = local.square()
+    """L2 norm of all gradients (by parameter name). Squares of what a process holds alone (its own parameters,
+    its pieces of sharded ones) are summed over processes; the other gradients are the same on all."""
+    local = set(rank_local)
+    own = [piece(g) for name, g in grads.items() if name in local or isinstance(g, DTensor)]
+    if world() == 1 or not (rank_local or own):
+        return torch.nn.utils.get_total_norm([piece(g) for g in grads.values()])
+    shared = [g for name, g in grads.items() if name not in local and not isinstance(g, DTensor)]
+    device = next(iter(grads.values())).device if grads else torch.device("cpu")
+    norms = [torch.nn.utils.get_total_norm(found).to(device) for found in (shared, own)]
+    squares = norms[1].square()
     distributed.all_reduce(squares)
-    return (shared.square() + squares).sqrt()
+    return (norms[0].square() + squares).sqrt()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, norm: Tensor) -> None:
+    """Scale gradients in place so that their norm, which is ``norm`` now, is at most ``limit``."""
+    found = list(parameters)
+    sharded = [p for p in found if isinstance(p.grad, DTensor)]
+    torch.nn.utils.clip_grads_with_norm_((p for p in found if not isinstance(p.grad, DTensor)), limit, norm)
+    factor = torch.clamp(limit / (norm + 1e-6), max=1.0)  # as torch has it
+    for parameter in sharded:
+        assert parameter.grad is not None
+        piece(parameter.grad).mul_(factor)
+
+
+def average_replicas(parameters: Iterable[nn.Parameter]) -> None:
+    """Average the gradients of parameters that every process holds whole beside a sharded model, in place; one
+    that no process has a gradient for keeps none."""
+    whole = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
+    if world() == 1 or not whole:
+        return
+    has = torch.tensor([float(p.grad is not None) for p in whole], device=whole[0].device)
+    distributed.all_reduce(has)
+    for parameter, count in zip(whole, has.tolist(), strict=True):
+        if not count:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        distributed.all_reduce(parameter.grad)
+        parameter.grad.div_(world())
 
 
 def local_state(checkpoint: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:

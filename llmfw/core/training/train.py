@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -37,6 +37,7 @@ from llmfw.core.models import (
     reference_of,
     save_weights,
     weights_manifest,
+    whole_weights,
 )
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import policy_over, surgeries_of
@@ -45,6 +46,7 @@ from llmfw.core.say import say
 from llmfw.core.session import Session, checkpoint_dir
 from llmfw.core.tracking import Journal, JournalLogger
 from llmfw.core.training.job import Training
+from llmfw.core.training.strategies import strategy_of
 from llmfw.core.training.validation import validate
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ class Job:
     at_start: Callable[[TrainModule], None]
     watch: SignalWatch
     references: References = field(default_factory=lambda: References())
+    at_validation: Callable[[TrainModule], Mapping[str, float]] = lambda module: {}
+    """What else is measured at each validation, by name; every process makes this call."""
 
     @property
     def bare(self) -> LightningDataModule | None:
@@ -154,7 +158,7 @@ def _loader(
         max_steps=max_steps,
         start_step=start,
         rank=rank,
-        world=root.trainer.devices if world is None else world,
+        world=root.trainer.devices * root.trainer.nodes if world is None else world,
         workers=root.data.workers,
         order=job.prepared.order,
         group_by_length=root.data.group_by_length,
@@ -220,6 +224,7 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         newest=lambda: newest_verified(folder),
         rank_local=rank_local_names,
         save=save_weights,
+        gather=lambda built, keep: whole_weights(built, keep=keep),
         load=load_weights,
         about=lambda built: manifest_of(assembled, built),
     )
@@ -232,7 +237,13 @@ def _callbacks(job: Job, steps: int, folder: Path) -> list[Callback]:
     found: list[Callback] = [Throughput(trainer.log_every), _AtStart(job.at_start)]
     if journal is not None and job.bare is None:
         found.append(_Consumed(journal, _loader(job, max_steps=steps).sample_ids))
-    found.append(Validation(lambda module: validate_held_out(job, module), trainer.validate_every, job.watch))
+    found.append(
+        Validation(
+            lambda module: {**validate_held_out(job, module), **job.at_validation(module)},
+            trainer.validate_every,
+            job.watch,
+        )
+    )
     if stopping.metric is not None:
         mode = cast(Literal["min", "max"], stopping.mode)
         found.append(
@@ -315,7 +326,8 @@ def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
         max_epochs=-1,
         accelerator=root.trainer.accelerator,
         devices=root.trainer.devices,
-        strategy=root.trainer.strategy,
+        num_nodes=root.trainer.nodes,
+        strategy=strategy_of(root.trainer),
         precision=root.trainer.precision,  # type: ignore[arg-type]  # one of the schema's choices
         logger=JournalLogger(session.journal, assembled.run.name),
         callbacks=_callbacks(job, steps, folder),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmfw.core.models.adapters import add_lora
+from llmfw.core.models.adapters import add_lora, is_adapter_parameter
 from llmfw.core.models.build import BuiltModel
 from llmfw.core.models.configs import load_model_config
 from llmfw.core.models.encoder_decoder import auto_class
@@ -101,14 +101,14 @@ def model_facts(built: BuiltModel) -> ModelFacts:
         model_type=built.config.model_type,
         parameters=sum(parameter.numel() for parameter in every.values()),
         trainable=sum(parameter.numel() for parameter in every.values() if parameter.requires_grad),
-        adapter=sum(parameter.numel() for name, parameter in every.items() if ".lora_" in name),
+        adapter=sum(parameter.numel() for name, parameter in every.items() if is_adapter_parameter(name)),
         surgeries=sum(parameter.numel() for name, parameter in every.items() if name in own),
         base_hash=built.base_hash,
         revision=built.model.revision,
     )
 
 
-def source_facts(source: ModelSource, adapter: AdapterConfig) -> dict[str, Any]:
+def source_facts(source: ModelSource, adapter: AdapterConfig | None = None) -> dict[str, Any]:
     """What can be said of a model before its weights are read: sizes, and what pins its weights. For the
     plan.
 
@@ -123,7 +123,7 @@ def source_facts(source: ModelSource, adapter: AdapterConfig) -> dict[str, Any]:
         module = auto.from_config(config)
         total = sum(parameter.numel() for parameter in module.parameters())
         trainable = total
-        if adapter.kind == "lora":
+        if adapter is not None and adapter.kind == "lora":
             wrapped = add_lora(module, adapter, 0, source.model.name)
             trainable = sum(
                 parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad

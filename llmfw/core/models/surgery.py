@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from llmfw.core.errors import ConflictError, PluginError
-from llmfw.core.models.names import COMPANIONS, matches, plain_name, unmatched
+from llmfw.core.models.names import COMPANIONS, is_quantisation, matches, plain_name, unmatched
 from llmfw.core.models.rng import generator_of, global_state, same_state
 from llmfw.core.records import Report, Surgery
 
@@ -141,13 +141,15 @@ class Theatre:
 
 def state_names(module: nn.Module) -> set[str]:
     """Plain names of everything that a module's state holds."""
-    return {plain_name(name) for name in module.state_dict(keep_vars=True)}
+    return {plain_name(name) for name in module.state_dict(keep_vars=True) if not is_quantisation(name)}
 
 
 def _state_by_identity(module: nn.Module) -> dict[int, tuple[object, list[str]]]:
     """Tensors of a state with their plain names; the tensors are held, so that no identity is used twice."""
     found: dict[int, tuple[object, list[str]]] = {}
     for name, value in module.state_dict(keep_vars=True).items():
+        if is_quantisation(name):  # made anew at each call
+            continue
         found.setdefault(id(value), (value, []))[1].append(plain_name(name))
     return found
 

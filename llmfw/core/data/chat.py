@@ -4,19 +4,23 @@ Templates needn't mark what the assistant says. Each conversation is rendered tw
 placeholders for the contents; what stands between the placeholders is the template's own text. The first
 rendering must be this text with the contents put in (or the contents without outer blanks, as many templates
 write them): then the position of every content is known, not guessed; a template that changes contents in
-another way is refused by line.
+another way is refused by line. What a template writes for calls of functions is what it adds to the
+conversation before them; one that leaves tools, calls or results out is refused by line.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmfw.core.data.chat_tools import refuse_unwritten
 from llmfw.core.data.formats import RowError, is_trained
+from llmfw.core.data.rendering import apply as apply
+from llmfw.core.data.rendering import rewritten
 from llmfw.core.data.text import Response, Span, TextTokenizer
 
-_OUR_KEYS = ("loss", "spans")
 _FIRST_PLACEHOLDER = "\ue000"  # private use: no text has it, and no template touches it
 
 
@@ -38,25 +42,38 @@ def render(
 ) -> Rendered:
     """Render ``messages`` and find what is trained: the trained messages from index ``first`` on.
 
-    A response starts where generation would start and ends with the token that ends the turn.
+    A response starts where generation would start and ends with the token that ends the turn. A message that
+    calls functions is trained as the template writes it, calls and all.
 
     Raises:
         RowError: the template refuses the conversation, or changes what is said in it.
     """
     contents = [str(message["content"]) for message in messages]
-    for index, content in enumerate(contents):
-        tokenizer.refuse_specials(content, f"{key}[{index}].content")
+    for index, message in enumerate(messages):
+        tokenizer.refuse_specials(contents[index], f"{key}[{index}].content")
+        for name in ("tool_calls", "tools"):
+            if name in message:
+                said = json.dumps(message[name], ensure_ascii=False)
+                tokenizer.refuse_specials(said, f"{key}[{index}].{name}")
     text = apply(tokenizer, messages)
-    between = _between(tokenizer, messages)
-    places = _places(text, contents, between, key)
+    marked = [index for index, message in enumerate(messages) if _is_marked(message)]
+    between = _between(tokenizer, messages, marked)
+    places = dict(zip(marked, _places(text, contents, between, key, marked), strict=True))
+    refuse_unwritten(tokenizer, messages, text, key)
     responses: list[Response] = []
     answers: list[str] = []
     open_ends = 0
     for index in range(first, len(messages)):
         if not is_trained(messages[index]):
             continue
+        if "tool_calls" in messages[index]:
+            begin, said_end, end = _calling_turn(tokenizer, messages, index, text, key)
+            open_ends += end == said_end
+            responses.append(Response(begin, end, ((begin, end),)))
+            answers.append(text[begin:said_end])
+            continue
         start, stop = places[index]
-        end = stop + _end_of_turn(tokenizer, between, index)
+        end = stop + _end_of_turn(tokenizer, between, marked.index(index))
         open_ends += end == stop
         begin = _begin(tokenizer, messages[:index], text, start)
         spans = messages[index].get("spans")
@@ -71,50 +88,53 @@ def render(
     return Rendered(text, tuple(responses), tuple(answers), open_ends)
 
 
-def apply(tokenizer: TextTokenizer, messages: Sequence[Mapping[str, Any]], *, opened: bool = False) -> str:
-    """The chat template over ``messages``; ``opened`` adds the beginning of an answer, as generation needs
-    it.
+def _is_marked(message: Mapping[str, Any]) -> bool:
+    """Whether a content is replaced by a placeholder: not one that is empty beside calls, nor a function's
+    result, which templates may write as JSON and nobody trains.
     """
-    said = [{name: value for name, value in message.items() if name not in _OUR_KEYS} for message in messages]
-    try:
-        text = tokenizer.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=opened)
-    except Exception as error:  # whatever the template's author chose to raise
-        reason = " ".join(str(error).split())
-        raise RowError(
-            f"the chat template refuses this conversation: {reason}",
-            mend="mend the order of the roles, or choose tokenizer.template",
-        ) from error
-    return str(text)
+    if message["role"] == "tool" and not is_trained(message):
+        return False
+    return bool(message["content"]) or "tool_calls" not in message
 
 
-def _between(tokenizer: TextTokenizer, messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The template's own text before, between and after the contents: one more than there are messages."""
+def _between(
+    tokenizer: TextTokenizer, messages: Sequence[Mapping[str, Any]], marked: Sequence[int]
+) -> list[str]:
+    """The template's own text (and what isn't ``marked``) before, between and after the marked contents: one
+    more than there are.
+    """
     spoken = "".join(str(message["content"]) for message in messages)
     code = ord(_FIRST_PLACEHOLDER)
     while chr(code) in spoken:
         code += 1
-    marks = [f"{chr(code)}{index}{chr(code)}" for index in range(len(messages))]
+    marks = {index: f"{chr(code)}{index}{chr(code)}" for index in marked}
     rest = apply(
-        tokenizer, [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
+        tokenizer,
+        [
+            {**message, "content": marks.get(index, message["content"])}
+            for index, message in enumerate(messages)
+        ],
     )
     found: list[str] = []
-    for mark in marks:
+    for mark in marks.values():
         before, seen, rest = rest.partition(mark)
         if not seen:
-            raise _rewritten("leaves a message out or changes the messages' order", None)
+            raise rewritten("leaves a message out or changes the messages' order", None)
         found.append(before)
     return [*found, rest]
 
 
-def _places(text: str, contents: Sequence[str], between: Sequence[str], key: str) -> list[Span]:
-    """Where each content stands, so that texts between and contents together are exactly ``text``."""
+def _places(
+    text: str, contents: Sequence[str], between: Sequence[str], key: str, marked: Sequence[int]
+) -> list[Span]:
+    """Where each marked content stands, so that texts between and contents together are exactly ``text``."""
     at = len(between[0])
     if not text.startswith(between[0]):
-        raise _rewritten("writes another beginning for these messages", None)
+        raise rewritten("writes another beginning for these messages", None)
     places: list[Span] = []
-    for index, content in enumerate(contents):
-        after = between[index + 1]
-        last = index + 1 == len(contents)
+    for order, index in enumerate(marked):
+        content, after = contents[index], between[order + 1]
+        last = order + 1 == len(marked)
         for said in dict.fromkeys((content, content.strip(), content.rstrip(), content.lstrip())):
             stop = at + len(said)
             if text.startswith(said, at) and (text[stop:] == after if last else text.startswith(after, stop)):
@@ -122,16 +142,31 @@ def _places(text: str, contents: Sequence[str], between: Sequence[str], key: str
                 at = stop + len(after)
                 break
         else:
-            raise _rewritten("changes the content", f"{key}[{index}].content")
+            raise rewritten("changes the content", f"{key}[{index}].content")
     return places
 
 
-def _rewritten(how: str, key: str | None) -> RowError:
-    return RowError(
-        f"the chat template {how}, so what is trained can't be told exactly",
-        key=key,
-        mend="choose another tokenizer.template, or leave this row out",
-    )
+def _calling_turn(
+    tokenizer: TextTokenizer, messages: Sequence[Mapping[str, Any]], index: int, text: str, key: str
+) -> tuple[int, int, int]:
+    """Where a message that calls functions begins, ends without and with the token that ends its turn.
+
+    It's what the template adds to the conversation before it, opened for an answer; where the template
+    writes a conversation that goes on in another way, that can't be told.
+    """
+    before = apply(tokenizer, messages[:index], opened=True) if index else ""
+    whole = apply(tokenizer, messages[: index + 1])
+    if not index or not whole.startswith(before) or not text.startswith(whole) or len(whole) == len(before):
+        raise rewritten("writes this call in another way once the conversation goes on", f"{key}[{index}]")
+    turn = whole[len(before) :]
+    end = said = at = 0
+    while found := tokenizer.first_special(turn[at:]):
+        end, at = at + found[1], at + found[1]
+        said = at - (found[1] - found[0])
+    if end and not turn[end:].strip():
+        return len(before), len(before) + said, len(before) + end
+    stop = len(before) + len(turn.rstrip())
+    return len(before), stop, stop
 
 
 def _begin(tokenizer: TextTokenizer, before: Sequence[Mapping[str, Any]], text: str, start: int) -> int:

@@ -36,10 +36,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a row says should be trained: ``text``, and whether it is whole answers (with their ends)."""
+    """What a row says should be trained: ``text``, and whether it is whole answers (with their ends).
+
+    ``parts``: where functions are called, contents and the functions' names in order; between them stands
+    what the template writes for calls.
+    """
 
     text: str
     whole: bool
+    parts: tuple[str, ...] = ()
 
 
 def audit(
@@ -91,7 +96,12 @@ def _response(response: str | Sequence[Mapping[str, Any]], spans: Sequence[Seque
         return Expected(_cut_out(response, spans), spans is None)
     trained = [message for message in response if is_trained(message)]
     whole = "spans" not in trained[-1]
-    return Expected("".join(_cut_out(message["content"], message.get("spans")) for message in trained), whole)
+    said = [_cut_out(message["content"], message.get("spans")) for message in trained]
+    parts: list[str] = []
+    if any(message.get("tool_calls") for message in trained):
+        for content, message in zip(said, trained, strict=True):
+            parts += [content, *(call["function"]["name"] for call in message.get("tool_calls", ()))]
+    return Expected("".join(said), whole, tuple(parts))
 
 
 def _cut_out(text: str, spans: Sequence[Sequence[int]] | None) -> str:
@@ -102,7 +112,9 @@ def _check(
     text: TextTokenizer, sequence: TokenSequence, said: Expected | None, cut: bool
 ) -> Iterable[tuple[str, Literal["error", "warning"], str]]:
     bos = text.tokenizer.bos_token_id
-    if bos is not None and sequence.ids[:2] == (bos, bos):
+    if sequence.encoder:
+        pass  # a decoder's row begins with a token of its own, whatever the tokenizer puts before texts
+    elif bos is not None and sequence.ids[:2] == (bos, bos):
         yield "DOUBLE-BOS", "error", f"it begins with {text.tokenizer.bos_token} twice"
     elif text.bos and sequence.ids[:1] != text.bos:
         yield "NO-BOS", "warning", f"the tokenizer puts {text.tokenizer.bos_token} first, but it isn't there"
@@ -118,10 +130,19 @@ def _check(
             "warning" if mild else "error",
             f"the last trained token is {last!r}, no end of turn",
         )
-    inside = _control_inside(text, sequence)
+    calls = said is not None and bool(said.parts)  # a template may open calls with a control token
+    inside = None if calls else _control_inside(text, sequence)
     if inside is not None:
         yield "CONTROL-TRAINED", "error", f"{text.decode([inside])} is trained before an answer's end"
-    if said is not None:
+    if said is not None and said.parts:
+        got, at = _bare(text, text.decode(trained)), 0
+        for part in said.parts:
+            found = got.find(_bare(text, part), at)
+            if found < 0 and not cut:
+                yield "TRAINED-TEXT", "error", f"trained is {_short(got)}, without {_short(part)}"
+                return
+            at = max(found, 0)
+    elif said is not None:
         got, want = _bare(text, text.decode(trained)), _bare(text, said.text)
         # a document's first token has nothing before it and can't be trained
         all_trained = all(sequence.trained[1:])
@@ -130,10 +151,17 @@ def _check(
 
 
 def _control_inside(text: TextTokenizer, sequence: TokenSequence) -> int | None:
-    """A control token that is trained and isn't the last of its run of trained tokens."""
+    """A control token that is trained and isn't the last of its run of trained tokens.
+
+    An encoder-decoder's answer may begin with one (BART's ``<s>``, a language).
+    """
+    marks = text.marks(target=True)[0] if sequence.encoder else ()
+    control = text.ends.keys() if sequence.encoder and not text.chat else text.special_ids
     for index, (token, trained) in enumerate(zip(sequence.ids, sequence.trained, strict=True)):
+        if marks and sequence.ids[1 : index + 1] == marks[:index]:
+            continue
         goes_on = index + 1 < len(sequence) and sequence.trained[index + 1]
-        if trained and goes_on and token in text.special_ids:
+        if trained and goes_on and token in control:
             return token
     return None
 

@@ -79,7 +79,7 @@ def translated(
     if alone and unmet and keys:
         raise DataError(
             "COLUMNS",
-            f"no row has the key {_shown(sorted(unmet)[0], list(keys))}",
+            f"no row has the key {_shown(min(unmet), list(keys))}",
             key="data.columns",
             mend=f"the keys are: {', '.join(list(keys)[:12])}",
         )
@@ -389,7 +389,7 @@ def _pair(row: Raw, asked: str | None) -> Said:
 
 
 def _repeated(row: Raw) -> Said:
-    """Pairs with ``messages`` that say the chosen conversation again, as UltraFeedback's binarised rows do."""
+    """Pairs whose ``messages`` say the chosen conversation again, as UltraFeedback's binarised rows do."""
     if {"chosen", "rejected", "messages"} <= _given(row) and row["messages"] == row["chosen"]:
         made = {key: value for key, value in row.items() if key != "messages"}
         return made, "pairs with the chosen conversation again as messages: the messages are left out"

@@ -163,7 +163,8 @@ def _whole(files: Sequence[Path]) -> list[Path]:
         if missing:
             raise DataError(
                 "SHARDS",
-                f"{len(missing)} of {count} shards are missing, the first: {split}-{missing[0]:05d}-of-{count:05d}",
+                f"{len(missing)} of {count} shards are missing, the first: "
+                f"{split}-{missing[0]:05d}-of-{count:05d}",
                 file=folder,
                 mend="download them too",
             )

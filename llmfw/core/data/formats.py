@@ -17,7 +17,8 @@ problems
 Any row may have an ``id`` (else it's a hash of the content) and further keys, which transforms and the split
 may use. A ``reward`` (a finite number) makes completions, messages and texts ``scored`` samples; ``extra``
 maps names to numbers for the batch. A message is an object with ``role`` (system, user,
-assistant or tool) and ``content``, a string.
+assistant or tool) and ``content``, a string; the assistant's may have ``tool_calls``. Rows with a prompt or
+messages may have ``tools``, the functions that can be called.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from llmfw.core.data.row_checks import (
     wrong,
 )
 from llmfw.core.data.row_checks import is_trained as is_trained
+from llmfw.core.data.tool_calls import normal_messages, with_tools
 from llmfw.core.records import Row
 
 Form = Literal["preference", "completion", "messages", "text", "problems"]
@@ -114,6 +116,11 @@ def canonical(row: Mapping[str, Any], kind: str | None = None) -> tuple[Form, Ro
     """
     form = form_of(row, kind)
     row = {key: value for key, value in row.items() if value is not None or key in _SAID & MARKS[form]}
+    for key in ("prompt", "chosen", "rejected", "completion", "messages"):
+        if key in row:
+            row[key] = normal_messages(row[key], key)
+    if "tools" in row and form != "preference":
+        row = _with_tools(row, form)
     row = {
         "preference": _preference,
         "completion": _completion,
@@ -158,7 +165,10 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
     if "messages" in row:
         messages: list[dict[str, Any]] = row["messages"]
         last = max(index for index, message in enumerate(messages) if is_trained(message))
-        return [{"role": message["role"], "content": message["content"]} for message in messages[:last]]
+        return [
+            {name: value for name, value in message.items() if name not in ("loss", "spans")}
+            for message in messages[:last]
+        ]
     return ""
 
 
@@ -171,6 +181,12 @@ def answer_of(row: Mapping[str, Any]) -> str:
         return str(row["answer"])
     steps = [solution] if isinstance(solution, str) else list(solution)
     return "\n".join([*steps, f"Answer: {row['answer']}"])
+
+
+def _with_tools(row: Row, form: Form) -> Row:
+    if form == "text":
+        raise RowError("a text row has no tools", key="tools", mend="remove the key")
+    return with_tools(row, "messages" if form == "messages" else "prompt")
 
 
 def _preference(row: Row) -> Row:
@@ -199,6 +215,8 @@ def _preference(row: Row) -> Row:
                 )
             row["prompt"] = shared
             chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
+    if "tools" in row:
+        row = _with_tools(row, "preference")
     check_prompt(row)
     row["chosen"], row["rejected"] = chosen, rejected
     for key in ("chosen", "rejected"):
@@ -225,7 +243,7 @@ def _shared(chosen: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> lis
 def _said(response: Prompt) -> object:
     if isinstance(response, str):
         return response.strip()
-    return [(message["role"], message["content"].strip()) for message in response]
+    return [(message["role"], message["content"].strip(), message.get("tool_calls")) for message in response]
 
 
 def _completion(row: Row) -> Row:
@@ -265,7 +283,7 @@ def _messages(row: Row) -> Row:
             mend="add an answer of the assistant, or set loss to true in a message",
         )
     for index in trained:
-        if not messages[index]["content"].strip():
+        if not messages[index]["content"].strip() and not messages[index].get("tool_calls"):
             raise RowError(
                 "the answer is empty",
                 key=f"messages[{index}].content",

@@ -22,6 +22,8 @@ from llmfw.core.schema import DataConfig
 _ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT: Final = re.compile(r"@([0-9a-f]{40})/")
 _ROWS_AT_ONCE = 256
+_SWITCHES: Final = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+_ON: Final = ("1", "ON", "YES", "TRUE")
 
 
 def is_hub_id(name: str) -> bool:
@@ -37,7 +39,7 @@ def is_saved(path: Path) -> bool:
 
 
 class HubData:
-    """The splits of a data set, opened once. ``held_out`` is the name of the split that is held out, if any."""
+    """The splits of a data set, opened once, on first use."""
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
@@ -45,9 +47,7 @@ class HubData:
         self._splits: dict[str, Any] | None = None
         self._bare = False
 
-    def located(
-        self, split: str, bad: BadRows, counts: ReadCounts
-    ) -> Iterator[tuple[str, object]] | None:
+    def located(self, split: str, bad: BadRows, counts: ReadCounts) -> Iterator[tuple[str, object]] | None:
         """(``NAME SPLIT:row N``, row) of the rows that are trained on or held out; None: there is no
         held-out split.
         """
@@ -99,8 +99,8 @@ class HubData:
         if self._splits is None:
             return {}
         said: dict[str, Any] = {}
-        for name in dict.fromkeys(part for part in (self.config.split, self.held_out()) if part in self._splits):
-            data = self._splits[name]
+        for name in filter(None, dict.fromkeys((self.config.split, self.held_out()))):
+            data = self._splits.get(name)
             commit = _commit(data) or self.config.revision
             if commit:
                 said["commit"] = commit
@@ -111,9 +111,7 @@ class HubData:
         return said
 
     def _rows(self, name: str, bad: BadRows) -> Iterator[tuple[str, object]]:
-        number = 0
-        for row in _plain_rows(self.splits()[name]):
-            number += 1
+        for number, row in enumerate(_plain_rows(self.splits()[name]), start=1):
             place = f"{self.config.name} {name}:row {number}"
             try:
                 yield place, cleaned(row)
@@ -150,9 +148,7 @@ class HubData:
     def _failed(self, error: Exception) -> DataError | ResourceError:
         config = self.config
         names = {kind.__name__ for kind in type(error).__mro__}
-        offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE") or os.environ.get(
-            "HF_DATASETS_OFFLINE", "0"
-        ).upper() in ("1", "ON", "YES", "TRUE")
+        offline = any(os.environ.get(name, "").upper() in _ON for name in _SWITCHES)
         unreached = offline or names & {"ConnectionError", "OfflineModeIsEnabled", "ConnectError", "Timeout"}
         if unreached:
             why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else "the hub can't be reached"
@@ -167,7 +163,7 @@ class HubData:
         if "DatasetNotFoundError" in names or "RepositoryNotFoundError" in names:
             return DataError(
                 "NO-DATA",
-                "there is no such file or folder here, and no such data set on the hub (or it asks for a login)",
+                "there is no such file or folder here, and no such data set on the hub (or a private one)",
                 file=config.name,
                 key="data.name",
                 mend="check the name, or log in with hf auth login",

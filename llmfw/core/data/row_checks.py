@@ -52,7 +52,7 @@ def check_response(response: object, key: str) -> None:
             "the answer is empty: no message of the assistant", key=key, mend="add the assistant's answer"
         )
     for index, message in enumerate(response):
-        if is_trained(message) and not message["content"].strip():
+        if is_trained(message) and not message["content"].strip() and not message.get("tool_calls"):
             raise RowError(
                 "the answer is empty", key=f"{key}[{index}].content", mend="fill it, or remove the row"
             )

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from llmfw.core.data.chat import apply
+from llmfw.core.data.encode import encoder_ids
 from llmfw.core.data.formats import RowError, is_trained
 from llmfw.core.data.text import Response, TextTokenizer
 from llmfw.core.errors import DataError, UsageError
+from llmfw.core.models.encoder_decoder import Sides
 from llmfw.core.records import Row
 
 Message = Mapping[str, Any]
@@ -39,6 +41,42 @@ def encode_prompt(tokenizer: Any, prompt: Prompt, prefix: str = "") -> list[int]
             "EMPTY-PROMPT", "the prompt holds no token", mend="write a prompt of at least one character"
         )
     return ids
+
+
+def encode_sides(
+    tokenizer: Any, prompt: Prompt, sides: Sides, prefix: str = ""
+) -> tuple[list[int], list[int]]:
+    """(what the encoder of an encoder-decoder reads, what its decoder begins with), as training has them.
+
+    Token ids are taken as they are. The decoder begins with the model's start token, the token that every
+    answer is forced to begin with where there is one, and ``prefix`` after the tokenizer's own mark.
+
+    Raises:
+        UsageError: as of ``encode_prompt``.
+    """
+    text = tokenizer if isinstance(tokenizer, TextTokenizer) else TextTokenizer(tokenizer)
+    if _is_ids(prompt):
+        read = [int(token) for token in cast(Sequence[int], prompt)]
+    elif isinstance(prompt, str) and not has_template(text):
+        read = encoder_ids(text, prompt)
+    else:
+        asked, prefix = _opened(text, prompt, prefix)
+        read = encoder_ids(text, asked)
+    if not read:
+        raise UsageError(
+            "EMPTY-PROMPT", "the prompt holds no token", mend="write a prompt of at least one character"
+        )
+    opening = [] if sides.forced is None else [sides.forced]
+    if prefix:
+        marks = list(text.marks(target=True)[0])
+        opening = marks if marks[:1] == opening or not opening else [*opening, *marks]
+        opening += text.ids(prefix)
+    return read, [sides.start, *opening]
+
+
+def ids_read(tokenizer: Any, prompt: Prompt, sides: Sides | None = None) -> list[int]:
+    """What the model reads of a prompt: ``encode_prompt``, or the encoder's row of an encoder-decoder."""
+    return encode_prompt(tokenizer, prompt) if sides is None else encode_sides(tokenizer, prompt, sides)[0]
 
 
 def render(tokenizer: Any, prompt: Prompt, prefix: str = "") -> str:
@@ -127,7 +165,9 @@ def prompt_of(row: Row) -> Prompt:
             f"row {row.get('id', '?')} asks nothing: its keys are {', '.join(map(str, row)) or 'none'}",
             mend="give rows with a prompt, or with messages before the answer",
         )
-    return [{"role": message["role"], "content": message["content"]} for message in asked]
+    return [
+        {name: value for name, value in message.items() if name not in ("loss", "spans")} for message in asked
+    ]
 
 
 def _is_messages(value: object) -> bool:

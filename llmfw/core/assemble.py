@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,13 @@ class Assembled:
     def resolved(self) -> Resolved:
         """The merged configuration."""
         return self.settled.resolved
+
+    @property
+    def sides(self) -> Any:
+        """How an encoder-decoder's rows are laid out (``llmfw.core.models.Sides``); None: decoder-only."""
+        from llmfw.core.models import sides_of
+
+        return sides_of(self.model_config)
 
 
 def settle(*, plugins: Sequence[str] = (), measuring: bool = False, **layers: Any) -> Settled:
@@ -202,12 +209,13 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
     """Ask every hook and check the answers; nothing heavy is read or written."""
     from llmfw.core.auxiliary import facts_of
     from llmfw.core.data import peek_kind
-    from llmfw.core.models import load_model_config, load_tokenizer, source_facts
+    from llmfw.core.models import load_model_config, load_tokenizer, source_facts, with_ids
 
     resolved = settled.resolved
     root = resolved.root
     manager = build_manager(resolved, verb)
     tokenizer = load_tokenizer(settled.source.model, root.tokenizer)
+    settled = replace(settled, source=with_ids(settled.source, tokenizer))
     model_config = load_model_config(settled.source.model)
     name = root.run.name or "-".join(resolved.plugin_names) or verb
     run = Run(root, folder or Path("."), name)

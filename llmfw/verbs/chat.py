@@ -88,11 +88,13 @@ class Conversation:
         context = context_of(self.policy)
         if context is None:
             return 0
-        from llmfw.core.generation import encode_prompt
+        from llmfw.core.generation import ids_read
 
-        room = min(self.policy.sampling.max_new_tokens, context // 2)
+        sides = getattr(self.policy, "sides", None)
+        # an encoder-decoder writes its answer elsewhere than it reads
+        room = min(self.policy.sampling.max_new_tokens, context // 2) if sides is None else 0
         dropped = 0
-        while (length := len(encode_prompt(self.policy.tokenizer, self.messages))) > context - room:
+        while (length := len(ids_read(self.policy.tokenizer, self.messages, sides))) > context - room:
             if len(self.turns) <= 1:
                 raise UsageError(
                     "MESSAGE-TOO-LONG",

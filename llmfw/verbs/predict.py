@@ -154,7 +154,8 @@ class _Rows:
         self.policy, self.what, self.kind, self.limit = policy, what, kind, limit
         self.text = TextTokenizer(policy.tokenizer)
         self.context = context_length(policy.module)
-        self.encoder = Encoder(self.text, self.context or 2**31, too_long="error")
+        self.sides = policy.sides
+        self.encoder = Encoder(self.text, self.context or 2**31, "error", self.sides)
         self.bad: BadRows = BadRows(skip=skip_bad, limit=max_bad)
         self.read = 0
         with self.data.open("rb") as lines:
@@ -203,11 +204,11 @@ class _Rows:
 
     def _needed(self, row: Line, canonical: Callable[..., tuple[Any, Line]]) -> Any:
         from llmfw.core.data.formats import RowError
-        from llmfw.core.generation import encode_prompt, prompt_of
+        from llmfw.core.generation import ids_read, prompt_of
 
         if self.what == "completion":
-            ids = encode_prompt(self.text, prompt_of(row))
-            if self.context is not None and len(ids) >= self.context:
+            ids = ids_read(self.text, prompt_of(row), self.sides)
+            if self.context is not None and len(ids) >= self.context + (self.sides is not None):
                 raise RowError(
                     f"the prompt has {len(ids)} tokens, the model's context {self.context}",
                     key="prompt",

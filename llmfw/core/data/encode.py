@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from llmfw.core.data.chat import render
 from llmfw.core.data.examples import Example, Number, TokenSequence
-from llmfw.core.data.formats import Form, Prompt, RowError, answer_of
-from llmfw.core.data.text import Response, TextTokenizer
+from llmfw.core.data.formats import Form, Prompt, RowError, answer_of, is_trained
+from llmfw.core.data.text import Response, Span, TextTokenizer
 from llmfw.core.errors import DataError
+from llmfw.core.models.encoder_decoder import Sides
 from llmfw.core.records import Row
 
 TooLong = Literal["error", "drop", "cut_start", "cut_end"]
@@ -40,6 +41,8 @@ class Plain:
     ids: list[int]
     trained: list[bool]
     answers: tuple[str, ...]
+    encoder: list[int] = field(default_factory=list)
+    """What the encoder of an encoder-decoder reads; ``ids`` are then the decoder's row."""
 
 
 class Encoder:
@@ -50,12 +53,17 @@ class Encoder:
         too_long: what happens to a longer one. ``cut_start`` keeps BOS and the end, and takes as much from
             both prompts of a
             pair; ``cut_end`` keeps the beginning, and loses the end of turn.
+        sides: of an encoder-decoder: the prompt is the encoder's row, the answer the decoder's, and each is
+            held to ``max_length`` by itself.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, too_long: TooLong = "drop") -> None:
+    def __init__(
+        self, tokenizer: Any, max_length: int, too_long: TooLong = "drop", sides: Sides | None = None
+    ) -> None:
         self.text = tokenizer if isinstance(tokenizer, TextTokenizer) else TextTokenizer(tokenizer)
         self.tokenizer = self.text.tokenizer
         self.max_length, self.too_long = max_length, too_long
+        self.sides = sides
         self.counts = EncodeCounts()
         self.chat = bool(getattr(self.tokenizer, "chat_template", None))
 
@@ -127,7 +135,13 @@ class Encoder:
         if not isinstance(prompt, str) or not isinstance(response, str):
             raise _no_template()
         for name, text in (("prompt", prompt), (key, response)):
-            self.text.refuse_specials(text, name)
+            if self.sides is None:
+                self.text.refuse_specials(text, name)
+            else:
+                self.text.refuse_ends(text, name)
+        if self.sides is not None:
+            shown = [(0, len(response))] if spans is None else [(a, b) for a, b in spans]
+            return self._two_sides(prompt, response, shown, close=spans is None)
         self.counts.notes[
             "no chat template: prompt and answer are joined as they are, and end with the end-of-text token"
         ] += 1
@@ -149,6 +163,12 @@ class Encoder:
         rendered = render(self.text, messages, first, key)
         text, responses = rendered.text, rendered.responses
         last = messages[-1]
+        if self.sides is not None and (len(responses) != 1 or not is_trained(last)):
+            raise RowError(
+                f"an encoder-decoder writes one answer, the last message; {len(responses)} are to be trained",
+                key=key,
+                mend='end the row with the answer, and give earlier ones "loss": false',
+            )
         ends_open = (
             rendered.open_ends > 0
             and bool(responses)
@@ -158,6 +178,12 @@ class Encoder:
         )
         if ends_open:
             text = text[: responses[-1].stop]
+        if self.sides is not None:
+            (only,) = responses
+            self.counts.open_ends += rendered.open_ends - ends_open
+            shown = [(a - only.start, b - only.start) for a, b in only.trained]
+            answer = text[only.start : only.stop]
+            return self._two_sides(text[: only.start], answer, shown, rendered.answers, close=ends_open)
         ids, flags = self.text.masked(text, responses)
         left_open = rendered.open_ends - ends_open
         self.counts.open_ends += left_open
@@ -167,7 +193,41 @@ class Encoder:
             ] += 1
         return self._closed(ids, flags, rendered.answers, ends_open)
 
+    def _two_sides(
+        self,
+        asked: str,
+        answer: str,
+        spans: Sequence[Span],
+        answers: tuple[str, ...] | None = None,
+        *,
+        close: bool,
+    ) -> Plain:
+        """The rows of an encoder-decoder: ``asked`` between the tokenizer's own marks; the start token, the
+        tokenizer's mark before an answer (BART's ``<s>``, a language), the answer's ``spans`` trained.
+
+        With ``close`` the answer ends with the tokenizer's own mark, or else with the end-of-text token.
+        """
+        assert self.sides is not None
+        before, after = self.text.marks(target=True)
+        body, flags = self.text.masked(answer, [Response(0, len(answer), tuple(spans))])
+        whole = list(spans) == [(0, len(answer))]
+        ids = [self.sides.start, *before, *body]
+        trained = [False, *[whole] * len(before), *flags]
+        said = answers if answers is not None else tuple(answer[first:last] for first, last in spans)
+        if close and after:
+            ids, trained = [*ids, *after], [*trained, *[True] * len(after)]
+        encoder = encoder_ids(self.text, asked)
+        if not encoder:
+            raise RowError("the prompt holds no token", key="prompt", mend="give the encoder a text to read")
+        return replace(self._closed(ids, trained, said, close and not after), encoder=encoder)
+
     def _document(self, row: Row) -> Plain:
+        if self.sides is not None:
+            raise RowError(
+                "an encoder-decoder needs something to read, a text row has no prompt",
+                key="text",
+                mend="give rows with prompt and completion, or take a decoder-only model",
+            )
         text: str = row["text"]
         self.text.refuse_specials(text, "text")
         spans = row.get("spans")
@@ -192,6 +252,8 @@ class Encoder:
 
     def _fit(self, plain: list[Plain]) -> list[TokenSequence] | None:
         """The sequences within ``max_length``, or None: dropped."""
+        if self.sides is not None:
+            return self._fit_sides(plain)
         over = max(len(one.ids) for one in plain) - self.max_length
         if over > 0:
             self.counts.too_long += 1
@@ -225,6 +287,57 @@ class Encoder:
             self.counts.pairs_cut_equal += before[0] != before[1] and after[0] == after[1]
         return sequences
 
+    def _fit_sides(self, plain: list[Plain]) -> list[TokenSequence] | None:
+        """Both sides within ``max_length``, or None: dropped. The marks around the encoder's text and the
+        decoder's first token stay; a pair loses as much from one side as from the other.
+        """
+        read = max(len(one.encoder) for one in plain) - self.max_length
+        written = max(len(one.ids) for one in plain) - self.max_length
+        if max(read, written) > 0:
+            self.counts.too_long += 1
+            if self.too_long == "drop":
+                return None
+            if self.too_long == "error":
+                side, over = ("encoder", read) if read > written else ("decoder", written)
+                raise RowError(
+                    f"{over + self.max_length} tokens on the {side}'s side, {over} more than allowed",
+                    mend=f"raise data.max_length (now {self.max_length} tokens) or set data.too_long",
+                )
+            self.counts.cut += 1
+        before, after = map(len, self.text.marks())
+        from_start = self.too_long == "cut_start"
+        sequences: list[TokenSequence] = []
+        for one in plain:
+            inner = one.encoder[before : len(one.encoder) - after]
+            encoder = one.encoder
+            if read > 0:
+                inner = inner[read:] if from_start else inner[: max(0, len(inner) - read)]
+                encoder = [*one.encoder[:before], *inner, *one.encoder[len(one.encoder) - after :]]
+            if read > 0 and not inner:
+                raise RowError(
+                    "nothing of the prompt is left after the cut",
+                    mend="raise data.max_length, or set data.too_long=drop",
+                )
+            ids, flags = one.ids, one.trained
+            if written > 0 and from_start:
+                ids, flags = ids[:1] + ids[1 + written :], flags[:1] + flags[1 + written :]
+            elif written > 0:
+                ids, flags = ids[: self.max_length], flags[: self.max_length]
+            sequences.append(TokenSequence(tuple(ids), (False, *flags[1:]), tuple(encoder)))
+        if len(plain) == 2 and written > 0:
+            lengths = [[sum(each.trained) for each in those] for those in (plain, sequences)]
+            self.counts.pairs_cut_equal += lengths[0][0] != lengths[0][1] and lengths[1][0] == lengths[1][1]
+        return sequences
+
+
+def encoder_ids(text: TextTokenizer, asked: str) -> list[int]:
+    """What an encoder reads: the text between the marks that the tokenizer puts around one by itself."""
+    before, after = text.marks()
+    ids = text.ids(asked)
+    if tuple(ids[: len(before)]) == before:
+        before = ()  # a chat template may write it itself
+    return [*before, *ids, *after]
+
 
 def bytes_per_token(tokenizer: Any) -> float:
     """UTF-8 bytes per token on a fixed sample of English and mathematics: about 3 to 4, and 1 for byte
@@ -239,6 +352,18 @@ def length_limit(tokenizer: Any, max_length: int) -> int:
     same texts fit.
     """
     return max_length * _USUAL_BYTES_PER_TOKEN if bytes_per_token(tokenizer) < 1.5 else max_length
+
+
+def row_limit(tokenizer: Any, max_length: int, sides: Sides | None) -> tuple[int, str | None]:
+    """(``length_limit``, but no more than an encoder-decoder has positions; what to say of it, if that
+    counts).
+    """
+    limit = length_limit(tokenizer, max_length)
+    if sides is None or sides.positions is None or limit <= sides.positions:
+        return limit, None
+    return sides.positions, (
+        f"longest allowed is {sides.positions} tokens, not {limit}: the model has no more positions"
+    )
 
 
 def _prompt_length(sequence: TokenSequence) -> int:

@@ -54,6 +54,16 @@ def marked(tokenizer: Any, example: Example, side: int, *, colour: bool) -> Text
     return shown
 
 
+def read(tokenizer: Any, example: Example, side: int, *, colour: bool) -> Text:
+    """What the encoder of an encoder-decoder reads for a sequence."""
+    from rich.text import Text
+
+    text = visible(TextTokenizer(tokenizer).decode(example.sequences[side].encoder))
+    return (
+        Text("encoder: ", style="bold").append(f"{text}\n", style="dim" if colour else "").append("decoder:")
+    )
+
+
 def histogram(lengths: Sequence[int], buckets: int = 10) -> list[tuple[int, int, int]]:
     """(from, below, count) of equal buckets that cover all lengths; round bounds."""
     if not lengths:

@@ -40,6 +40,11 @@ class TextTokenizer:
         self.tokenizer = tokenizer
         self.fast = bool(getattr(tokenizer, "is_fast", False))
 
+    @property
+    def chat(self) -> bool:
+        """Whether there is a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
     @cached_property
     def specials(self) -> tuple[str, ...]:
         """The control tokens' texts, longest first."""
@@ -73,11 +78,53 @@ class TextTokenizer:
             )
 
     @cached_property
+    def ends(self) -> dict[int, str]:
+        """The control tokens that begin, end and fill up texts, by id: not those that stand in one (T5's
+        ``<extra_id_0>``, BART's ``<mask>``).
+        """
+        roles = (self.tokenizer.bos_token, self.tokenizer.eos_token, self.tokenizer.pad_token)
+        return {int(self.tokenizer.convert_tokens_to_ids(text)): str(text) for text in roles if text}
+
+    def refuse_ends(self, text: str, key: str) -> None:
+        """Refuse user text that spells a token which begins, ends or fills up a text."""
+        for token in self.ends.values():
+            if token in text:
+                raise RowError(
+                    f"the text spells the control token {token}", key=key, mend="remove it from the text"
+                )
+
+    @cached_property
     def bos(self) -> tuple[int, ...]:
         """What the tokenizer itself puts before a text: its BOS id, or nothing."""
         bos = self.tokenizer.bos_token_id
         ids = self.tokenizer("a")["input_ids"]
         return (bos,) if bos is not None and ids and ids[0] == bos else ()
+
+    def marks(self, *, target: bool = False) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids that the tokenizer itself puts before and after a text (T5: nothing and ``</s>``); ``target``:
+        around a text that a decoder writes (a translator's mark may name another language).
+        """
+        return self._target_marks if target else self._source_marks
+
+    @cached_property
+    def _source_marks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self._around(list(self.tokenizer("a")["input_ids"]), self.ids("a"))
+
+    @cached_property
+    def _target_marks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        plain = self.tokenizer(text_target="a", add_special_tokens=False)["input_ids"]
+        return self._around(list(self.tokenizer(text_target="a")["input_ids"]), list(plain))
+
+    def _around(self, whole: list[int], plain: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return tuple(whole[:start]), tuple(whole[start + len(plain) :])
+        raise DataError(
+            "TOKENIZER",
+            f"{type(self.tokenizer).__name__} changes a text when it puts its own tokens around it",
+            mend="choose another with tokenizer.name",
+            key="tokenizer.name",
+        )
 
     @cached_property
     def joins(self) -> bool:

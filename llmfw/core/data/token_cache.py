@@ -29,6 +29,8 @@ def cache_key(encoder: Encoder, form: str, rows: Sequence[Row]) -> str:
     """32 hex digits over rows, form, tokenizer and template, length limit, policy, and the code's version."""
     digest = hashlib.sha256()
     settings = [VERSION, form, encoder.text.fingerprint, encoder.max_length, encoder.too_long]
+    if encoder.sides is not None:
+        settings += [encoder.sides.start, encoder.text.marks(), encoder.text.marks(target=True)]
     digest.update(json.dumps(settings).encode())
     for row in rows:
         said = {key: value for key, value in row.items() if key != PLACE}
@@ -82,6 +84,10 @@ def _write(folder: Path, examples: Sequence[Example], counts: EncodeCounts) -> N
         "trained": np.array([flag for sequence in sequences for flag in sequence.trained], dtype=np.bool_),
         "length": np.array([len(sequence) for sequence in sequences], dtype=np.int64),
     }
+    if any(sequence.encoder for sequence in sequences):
+        encoder = [token for sequence in sequences for token in sequence.encoder]
+        arrays["encoder"] = np.array(encoder, dtype=np.int32)
+        arrays["encoder_length"] = np.array([len(one.encoder) for one in sequences], dtype=np.int64)
     said = {
         "examples": [
             [example.id, example.kind, len(example.sequences), dict(example.extra)] for example in examples
@@ -105,13 +111,20 @@ def _read(folder: Path) -> tuple[list[Example], EncodeCounts]:
     if _digest(arrays) != said["sha256"]:
         raise ValueError("the tokens aren't those that were written")
     ids, flags = arrays["ids"].tolist(), arrays["trained"].tolist()
+    lengths = arrays["length"].tolist()
+    encoder = arrays["encoder"].tolist() if "encoder" in arrays else []
+    read = arrays["encoder_length"].tolist() if "encoder" in arrays else [0] * len(lengths)
     sequences: list[TokenSequence] = []
-    start = 0
-    for length in arrays["length"].tolist():
+    start = first = 0
+    for length, width in zip(lengths, read, strict=True):
         sequences.append(
-            TokenSequence(tuple(ids[start : start + length]), tuple(flags[start : start + length]))
+            TokenSequence(
+                tuple(ids[start : start + length]),
+                tuple(flags[start : start + length]),
+                tuple(encoder[first : first + width]),
+            )
         )
-        start += length
+        start, first = start + length, first + width
     examples: list[Example] = []
     at = 0
     for name, kind, count, extra in said["examples"]:

@@ -1,7 +1,8 @@
 """Generation: the door through which plugins and the rest of llmfw ask a model to write.
 
 Engine: ``generate``, its settings ``Sampling`` (``from_config``), ``end_of_turn_ids``, ``request_seed``.
-Prompts: ``prompt_of`` a row, ``encode_prompt``, ``render``.
+Prompts: ``prompt_of`` a row, ``encode_prompt`` (``encode_sides`` of an encoder-decoder; ``ids_read`` of
+either), ``render``.
 Caches: ``FULL_CACHE``, ``attention_of`` (switches a cache's attention function on), ``prefill``.
 Drawing: ``distribution``, ``pick``, ``uniforms``. Ends: ``finish``, ``TextStream``.
 Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy`` (``load_script``), ``EndpointPolicy``.
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from llmfw.core.generation.endpoint import Endpoint, EndpointPolicy
     from llmfw.core.generation.engine import generate
     from llmfw.core.generation.policies import GeneratingPolicy, ScriptedPolicy, Usage, attach
-    from llmfw.core.generation.prompts import encode_prompt, prompt_of, render
+    from llmfw.core.generation.prompts import encode_prompt, encode_sides, ids_read, prompt_of, render
     from llmfw.core.generation.reports import generated_length
     from llmfw.core.generation.sampling import Sampling, end_of_turn_ids, from_config, request_seed
     from llmfw.core.generation.scores import AnswerScore, score_examples
@@ -33,7 +34,7 @@ _HOME = {
     "endpoint": ("Endpoint", "EndpointPolicy"),
     "engine": ("generate",),
     "policies": ("GeneratingPolicy", "ScriptedPolicy", "Usage", "attach"),
-    "prompts": ("encode_prompt", "prompt_of", "render"),
+    "prompts": ("encode_prompt", "encode_sides", "ids_read", "prompt_of", "render"),
     "reports": ("generated_length",),
     "sampling": ("Sampling", "end_of_turn_ids", "from_config", "request_seed"),
     "script": ("load_script", "script_hash"),
@@ -56,6 +57,7 @@ __all__ = [
     "context_length",
     "distribution",
     "encode_prompt",
+    "encode_sides",
     "end_of_turn_ids",
     "finish",
     "from_config",

@@ -25,10 +25,12 @@ from llmfw.core.generation.caches import (
     context_length,
     forward_names,
 )
-from llmfw.core.generation.prompts import Prompt, encode_prompt
+from llmfw.core.generation.encoder import refuse_plugins
+from llmfw.core.generation.prompts import Prompt, encode_prompt, encode_sides
 from llmfw.core.generation.rows import Request, Rows, Watch
 from llmfw.core.generation.sampling import Sampling, request_seed
 from llmfw.core.generation.stopping import finish
+from llmfw.core.models.encoder_decoder import Sides, sides_of
 from llmfw.core.records import CacheFactory, Completion, Decoder
 
 
@@ -51,7 +53,8 @@ def generate(
     """Answers to ``prompts`` in their order; the ``sampling.samples`` answers of a prompt stand side by side.
 
     Args:
-        prompts: strings, message lists or token-id lists; see ``encode_prompt``.
+        prompts: strings, message lists or token-id lists; see ``encode_prompt`` (``encode_sides`` of an
+            encoder-decoder, whose prompts may be padded: they are read once, and masked).
         prefix: beginning of the answer, one for all or one a prompt; not part of the returned text and ids.
         ids: names of the prompts that random numbers are drawn for; default: their indices.
         cache: default: transformers' own. Any other gets no padding: its batches hold prompts of one length.
@@ -66,6 +69,7 @@ def generate(
         UsageError: a prompt that is empty or longer than the model's context; log-probs from a decoder.
         NumericsError: logits that aren't finite.
         PluginError: a decoder that returned no or too many tokens.
+        ConflictError: a cache or decoder of a plugin over an encoder-decoder.
     """
     if decoder is not None and sampling.logps:
         raise UsageError(
@@ -77,8 +81,12 @@ def generate(
         raise UsageError(
             "SAMPLING", f"{batch_size} is no batch size", mend="give 1 or more", key="generation.batch_size"
         )
-    config = base_model(module).config if model_config is None else model_config
-    requests = _requests(tokenizer, prompts, prefix, ids, sampling, context_length(module))
+    model: Any = base_model(module)
+    config = model.config if model_config is None else model_config
+    sides = sides_of(model.config, getattr(model, "generation_config", None))
+    if sides is not None:
+        refuse_plugins(model.config.model_type, cache, decoder)
+    requests = _requests(tokenizer, prompts, prefix, ids, sampling, context_length(module), sides)
     factory = cache or FULL_CACHE
     answers: list[Completion | None] = [None] * len(requests)
     with evaluating(module), torch.inference_mode(), attention_of(module, factory):
@@ -106,6 +114,7 @@ def _requests(
     ids: Sequence[str | int] | None,
     sampling: Sampling,
     context: int | None,
+    sides: Sides | None,
 ) -> list[Request]:
     prefixes = [prefix] * len(prompts) if isinstance(prefix, str) else list(prefix)
     names: list[str | int] = list(range(len(prompts))) if ids is None else list(ids)
@@ -117,26 +126,34 @@ def _requests(
     requests: list[Request] = []
     text = TextTokenizer(tokenizer)
     for number, (prompt, opening, name) in enumerate(zip(prompts, prefixes, names, strict=True)):
-        encoded = encode_prompt(text, prompt, opening)
-        room = (
-            sampling.max_new_tokens
-            if context is None
-            else min(sampling.max_new_tokens, context - len(encoded))
-        )
-        if room < 1:
+        read: list[int] = []
+        if sides is None:
+            encoded = encode_prompt(text, prompt, opening)
+        else:
+            read, encoded = encode_sides(text, prompt, sides, opening)
+        room = sampling.max_new_tokens if context is None else min(
+            sampling.max_new_tokens, context - len(encoded)
+        )  # fmt: skip
+        if room < 1 or (context is not None and len(read) > context):
             raise UsageError(
                 "PROMPT-TOO-LONG",
-                f"prompt {number + 1} has {len(encoded)} tokens, the model's context {context}",
+                f"prompt {number + 1} has {len(read) or len(encoded)} tokens, the model's context {context}",
                 mend="shorten it, or take a model with a longer context",
             )
         for sample in range(sampling.samples):
             seed = request_seed(sampling.seed, name, sample)
-            requests.append(Request(index=len(requests), ids=encoded, seed=seed, limit=room))
+            requests.append(Request(index=len(requests), ids=encoded, seed=seed, limit=room, encoder=read))
     return requests
 
 
 def _batches(requests: Sequence[Request], size: int, *, padding: bool) -> Iterator[list[Request]]:
     """Longest prompts first, so that a batch too big for the memory fails at once and not after an hour."""
+    if requests and requests[0].encoder:
+        # the encoder's rows may be padded, the decoder's never are: nearly all begin with one token
+        by_opening = sorted(requests, key=lambda request: (-len(request.ids), -len(request.encoder)))
+        groups = [list(group) for _, group in groupby(by_opening, key=lambda request: len(request.ids))]
+        yield from (group[start : start + size] for group in groups for start in range(0, len(group), size))
+        return
     ordered = sorted(requests, key=lambda request: -len(request.ids))
     groups = (
         [ordered]

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from llmfw.core.batch import Batch
 from llmfw.core.errors import PluginError
+from llmfw.core.generation.caches import base_model
 from llmfw.core.generation.engine import generate
 from llmfw.core.generation.prompts import Prompt, encode_prompt
 from llmfw.core.generation.rows import Watch
 from llmfw.core.generation.sampling import Sampling
+from llmfw.core.models.encoder_decoder import Sides, sides_of
 from llmfw.core.models.policy import embed_texts
 from llmfw.core.records import CacheFactory, Completion, Decoder
 
@@ -57,6 +59,12 @@ class GeneratingPolicy:
     def module(self) -> Any:
         """The transformers model (or PEFT model)."""
         return self._policy.module
+
+    @property
+    def sides(self) -> Sides | None:
+        """How an encoder-decoder's rows are laid out; None for a decoder-only model."""
+        model: Any = base_model(self.module)
+        return sides_of(model.config, getattr(model, "generation_config", None))
 
     @property
     def companions(self) -> Mapping[str, Any]:

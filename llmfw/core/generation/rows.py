@@ -6,7 +6,7 @@ Shapes: B rows, T positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from llmfw.core.errors import NumericsError
 from llmfw.core.generation.caches import ForwardNames, prefill
 from llmfw.core.generation.choose import distribution, pick, uniforms
+from llmfw.core.generation.encoder import EncoderSide, build_cache
 from llmfw.core.generation.sampling import Sampling
 from llmfw.core.generation.stopping import finish, hits_stop
 from llmfw.core.records import CacheFactory, Completion
@@ -30,6 +31,8 @@ class Request:
     seed: int
     limit: int
     """Longest answer, tokens: max_new_tokens, or what the model's context leaves."""
+    encoder: list[int] = field(default_factory=list)
+    """What the encoder of an encoder-decoder reads; ``ids`` are then what its decoder begins with."""
 
 
 class Rows:
@@ -48,11 +51,14 @@ class Rows:
     ) -> None:
         self.module, self.names, self.tokenizer, self.sampling = module, names, tokenizer, sampling
         self.requests, self.factory = requests, factory
-        self.past = factory.build(config)
+        pad = getattr(tokenizer, "pad_token_id", None) or 0  # any valid id: no position ever attends to it
+        self.read: EncoderSide | None = None
+        if requests[0].encoder:
+            self.read = EncoderSide(module, [request.encoder for request in requests], pad)
+        self.past = factory.build(config) if self.read is None else build_cache()
         device = next(module.parameters()).device
         lengths = [len(request.ids) for request in requests]
         self.width, self.steps = max(lengths), max(request.limit for request in requests)
-        pad = getattr(tokenizer, "pad_token_id", None) or 0  # any valid id: no position ever attends to it
         rows = [[pad] * (self.width - len(request.ids)) + request.ids for request in requests]
         self.input_ids = torch.tensor(rows, dtype=torch.long, device=device)
         self.length = torch.tensor(lengths, device=device)
@@ -80,15 +86,7 @@ class Rows:
 
     def run(self, watch: Watch | None) -> list[Completion]:
         """Answers of the batch, in the order of its requests."""
-        mask = None if self.mask is None else self.mask[:, : self.width]
-        logits = prefill(
-            self.module,
-            self.past,
-            self.input_ids,
-            chunk=self.factory.prefill_chunk,
-            mask=mask,
-            extra=self.extra,
-        )
+        logits = self._begin()
         if self.factory.after_prefill is not None:
             self.factory.after_prefill(self.past)
         step = 0
@@ -114,6 +112,28 @@ class Rows:
             if 2 * remaining <= len(self.live) and self._can_drop():
                 chosen = self._drop(chosen)
             logits = self._forward(chosen, step)
+
+    def _begin(self) -> Tensor:
+        """[B, V] logits of the answers' first tokens."""
+        if self.read is not None:
+            return self._decode(self.input_ids)
+        mask = None if self.mask is None else self.mask[:, : self.width]
+        return prefill(
+            self.module,
+            self.past,
+            self.input_ids,
+            chunk=self.factory.prefill_chunk,
+            mask=mask,
+            extra=self.extra,
+        )
+
+    def _decode(self, ids: Tensor) -> Tensor:
+        """[B, V] logits after the decoder's next tokens [B, T], of an encoder-decoder."""
+        assert self.read is not None
+        logits: Tensor = self.module(
+            decoder_input_ids=ids, past_key_values=self.past, use_cache=True, **self.read.arguments()
+        ).logits
+        return logits[:, -1]
 
     def _choose(self, logits: Tensor, step: int) -> tuple[Tensor, Tensor]:
         best, chosen = logits.max(-1)
@@ -145,6 +165,8 @@ class Rows:
 
     def _can_drop(self) -> bool:
         # a layer with a recurrent state inherits a method that forgets that state
+        if self.read is not None:
+            return True
         layers = getattr(self.past, "layers", [None])
         return not any(getattr(self.past, "is_linear", [])) and all(
             hasattr(layer, "batch_select_indices") for layer in layers
@@ -160,9 +182,13 @@ class Rows:
             self.length[keep],
         )
         self.mask = None if self.mask is None else self.mask[keep]
+        if self.read is not None:
+            self.read.select(keep)
         return chosen[keep]
 
     def _forward(self, chosen: Tensor, step: int) -> Tensor:
+        if self.read is not None:
+            return self._decode(chosen[:, None])
         arguments: dict[str, Any] = {self.names.cache: self.past, "use_cache": True}
         if self.names.positions:
             # rows that have ended go on beside the others: they must not leave the model's context
@@ -182,7 +208,7 @@ class Rows:
                 Completion(
                     text=text,
                     ids=ids,
-                    prompt_tokens=len(request.ids),
+                    prompt_tokens=len(request.encoder) or len(request.ids),
                     finish=reason,
                     logps=None if logps is None else tuple(logps[row][: len(ids)]),
                 )

@@ -91,6 +91,10 @@ def resolve_model(model: ModelConfig | str, *, uri: str | None = None) -> ModelS
         CheckpointError: a run without a usable checkpoint, or a manifest that can't be read.
     """
     settings = ModelConfig(name=model) if isinstance(model, str) else model
+    if settings.package and settings.config:
+        # a config given beside the default preset: a model of its own, that has none of the preset's weights
+        kind = str(settings.config.get("model_type", "scratch"))
+        settings = replace(settings, name=kind, package={})
     name = settings.name
     if name in preset_names() and not settings.config and not settings.package:
         keys = preset(name)

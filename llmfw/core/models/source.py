@@ -10,28 +10,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmfw.core.errors import CheckpointError, UsageError
+from llmfw.core.models.gguf_file import is_gguf
 from llmfw.core.models.presets import near_presets, preset, preset_names
 from llmfw.core.schema import AdapterConfig, ModelConfig
 
-Kind = Literal["scratch", "package", "hub", "folder", "adapter", "full"]
+Kind = Literal["scratch", "package", "hub", "gguf", "folder", "adapter", "full"]
 MANIFEST = "manifest.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _MLFLOW_ID = re.compile(r"[0-9a-f]{32}")
 
 
 _SPECIAL_LORA = (
-    "use_dora",
-    "use_rslora",
     "rank_pattern",
     "alpha_pattern",
-    "modules_to_save",
     "layers_to_transform",
     "exclude_modules",
-    "target_parameters",
     "trainable_token_indices",
     "layer_replication",
     "lora_bias",
-    "fan_in_fan_out",
 )
 """Settings of PEFT's LoRA that ``adapter`` doesn't have."""
 
@@ -41,7 +37,7 @@ class ModelSource:
     """Where weights come from.
 
     kind: ``scratch`` (from ``model.config``, random), ``package`` (a preset's pinned distribution),
-        ``hub``, ``folder``
+        ``hub``, ``gguf`` (a file of that format), ``folder``
     (of transformers), or what llmfw saved: ``full`` (all weights) or ``adapter`` (what was trained, over
     a base).
     """
@@ -91,14 +87,14 @@ def resolve_model(model: ModelConfig | str, *, uri: str | None = None) -> ModelS
         CheckpointError: a run without a usable checkpoint, or a manifest that can't be read.
     """
     settings = ModelConfig(name=model) if isinstance(model, str) else model
-    if settings.package and settings.config:
-        # a config given beside the default preset: a model of its own, that has none of the preset's weights
-        kind = str(settings.config.get("model_type", "scratch"))
-        settings = replace(settings, name=kind, package={})
     name = settings.name
     if name in preset_names() and not settings.config and not settings.package:
         keys = preset(name)
         settings = replace(settings, **{key: keys[key] for key in ("config", "package") if key in keys})
+    if settings.package and settings.config:
+        # a config given beside the default preset: a model of its own, that has none of the preset's weights
+        kind = str(settings.config.get("model_type", "scratch"))
+        settings = replace(settings, name=kind, package={})
     if settings.package:
         return ModelSource(kind="package", model=settings)
     if settings.config:
@@ -127,9 +123,14 @@ def _known(kind: type, saved: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_path(path: Path, settings: ModelConfig) -> ModelSource:
     if path.is_file():
-        mend = "convert it to a folder of safetensors" if path.suffix == ".gguf" else "name its folder"
+        if is_gguf(path):
+            return ModelSource(kind="gguf", model=replace(settings, name=str(path)))
         raise UsageError(
-            "MODEL-FILE", "a model is a folder, this is a file", mend=mend, file=path, key="model.name"
+            "MODEL-FILE",
+            "a model is a folder or a GGUF file, this is another file",
+            mend="name its folder",
+            file=path,
+            key="model.name",
         )
     if (path / MANIFEST).is_file():
         return _from_manifest(path, settings)
@@ -210,7 +211,10 @@ def _from_peft(folder: Path, settings: ModelConfig) -> ModelSource:
         "r": saved.get("r"),
         "alpha": saved.get("lora_alpha"),
         "dropout": saved.get("lora_dropout"),
-        "target_modules": sorted(targets),
+        "target_modules": sorted({*targets, *(saved.get("target_parameters") or ())}),
+        "use_dora": bool(saved.get("use_dora")),
+        "use_rslora": bool(saved.get("use_rslora")),
+        "modules_to_save": sorted(saved.get("modules_to_save") or ()),
     }
     model = {"name": base, "revision": saved.get("revision")}
     return ModelSource(
@@ -259,5 +263,8 @@ def _no_such_model(name: str) -> UsageError:
     elif "/" in name or name.startswith("."):
         mend = "check the path; a hub id has the form owner/name"
     else:
-        mend = f"name a preset ({', '.join(preset_names())}), a folder, or a hub id of the form owner/name"
+        mend = (
+            f"name a preset ({', '.join(preset_names())}), a folder, a GGUF file, "
+            "or a hub id of the form owner/name"
+        )
     return UsageError("MODEL-NAME", f"no model named {name!r}", mend=mend, key="model.name")

@@ -75,9 +75,9 @@ def test_folders_are_told_apart(tmp_path, tiny) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"MODEL-FOLDER.*neither config.json nor manifest.json"):
         resolve_model(str(tmp_path / "empty"))
-    (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UsageError, match=r"MODEL-FILE.*safetensors"):
-        resolve_model(str(tmp_path / "x.gguf"))
+    (tmp_path / "x.bin").write_bytes(b"PK")
+    with pytest.raises(UsageError, match=r"MODEL-FILE.*name its folder"):
+        resolve_model(str(tmp_path / "x.bin"))
 
 
 def test_resolving_what_was_resolved_changes_nothing(tmp_path, tiny) -> None:

@@ -45,6 +45,8 @@ class EvaluateResult:
     metrics: Mapping[str, float | Estimate] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    kept: Path | None = None
+    """The run that keeps it; None: none does."""
 
 
 def _assembled(
@@ -127,15 +129,19 @@ def evaluate(
     plugins: Sequence[str] = (),
     no_plugins: Sequence[str] = (),
     config: Sequence[str | Path] = (),
+    save: bool = False,
 ) -> EvaluateResult:
-    """Held-out loss and the plugins' evaluations of ``model=NAME``, without training."""
-    from llmfw.core.open import evaluate_policy, open_policy
+    """Held-out loss, ``evaluation.metrics``, tasks of lm-eval and the plugins' evaluations of ``model=NAME``,
+    without training; ``save`` keeps them as ``llmfw evaluate`` does.
+    """
+    from llmfw.core.open import evaluate_model
 
-    opened = open_policy(_assembled("evaluate", overrides, plugins, no_plugins, config, None))
-    validation, measured = evaluate_policy(opened)
+    assembled = _assembled("evaluate", overrides, plugins, no_plugins, config, None)
+    found = evaluate_model(assembled, save=save)
     return EvaluateResult(
-        validation=validation,
-        metrics=measured.metrics,
-        tables=measured.tables,
-        notes=opened.assembled.plan.notes,
+        validation=found.validation,
+        metrics=found.measured.metrics,
+        tables=found.measured.tables,
+        notes=assembled.plan.notes,
+        kept=found.kept,
     )

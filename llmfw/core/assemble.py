@@ -15,7 +15,7 @@ from llmfw.core.defaults import Defaults
 from llmfw.core.discovery import Card
 from llmfw.core.errors import ConflictError, PluginError, UsageError
 from llmfw.core.hookspecs import API_VERSION
-from llmfw.core.manager import PluginManager
+from llmfw.core.manager import DEFAULTS, PluginManager
 from llmfw.core.plan import Plan, make_plan
 from llmfw.core.run import Run
 from llmfw.core.saved import settings_of_run
@@ -53,6 +53,12 @@ class Assembled:
     def resolved(self) -> Resolved:
         """The merged configuration."""
         return self.settled.resolved
+
+    @property
+    def named_data(self) -> bool:
+        """Whether rows are to be read: not where tasks of lm-eval alone are asked for, without any data."""
+        plugins = self.plan.owner("llmfw_datamodule") not in (None, DEFAULTS)
+        return plugins or _names_data(self.resolved, self.plan.verb)
 
     @property
     def sides(self) -> Any:
@@ -205,6 +211,25 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _names_data(resolved: Resolved, verb: str) -> bool:
+    """Whether rows are to be read: not where tasks of lm-eval alone are asked for and no data is named."""
+    settings = resolved.root.evaluation
+    tasks_alone = verb == "evaluate" and bool(settings.lm_eval) and not settings.metrics
+    return not tasks_alone or resolved.origin["data.name"].layer != "defaults" or bool(resolved.root.data.mix)
+
+
+def _peek_plugins(datamodule: Any) -> str | None:
+    """The form of a plugin's rows; that of the data which nobody named isn't looked at."""
+    return getattr(datamodule, "kind", None)
+
+
+def _run_name(verb: str, resolved: Resolved) -> str:
+    plugins = "-".join(resolved.plugin_names)
+    if verb == "evaluate":
+        return f"evaluate-{Path(resolved.root.model.name).name}" + (f"-{plugins}" if plugins else "")
+    return plugins or verb
+
+
 def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Assembled:
     """Ask every hook and check the answers; nothing heavy is read or written."""
     from llmfw.core.auxiliary import facts_of
@@ -217,7 +242,7 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
     tokenizer = load_tokenizer(settled.source.model, root.tokenizer)
     settled = replace(settled, source=with_ids(settled.source, tokenizer))
     model_config = load_model_config(settled.source.model)
-    name = root.run.name or "-".join(resolved.plugin_names) or verb
+    name = root.run.name or _run_name(verb, resolved)
     run = Run(root, folder or Path("."), name)
     models = facts_of(root)
     run._know({name: str(facts["identity"]) for name, facts in models.items()})
@@ -228,7 +253,7 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
         model_config,
         verb=verb,
         settings=resolved.flat(),
-        data_kind=peek_kind,
+        data_kind=peek_kind if _names_data(resolved, verb) else _peek_plugins,
         notes=settled.notes,
         facts={
             "versions": versions(),

@@ -13,7 +13,7 @@ from llmfw.core.records import Loss
 
 if TYPE_CHECKING:
     from llmfw.core.batch import Batch, LossOutput
-    from llmfw.core.records import Policy
+    from llmfw.core.records import Evaluation, Policy
     from llmfw.core.run import Run
 
 
@@ -33,6 +33,12 @@ class Defaults(Plugin):
     @hookimpl
     def llmfw_loss(self, run: Run, tokenizer: Any, model_config: Any) -> Loss:
         return Loss(name="causal_lm", call=causal_lm, batch_kind="text", unit="tokens")
+
+    @hookimpl
+    def llmfw_evaluations(self, run: Run) -> Sequence[Evaluation]:
+        from llmfw.core.evaluation.own import evaluations
+
+        return evaluations(run)
 
     @hookimpl
     def llmfw_callbacks(self, run: Run) -> Sequence[Any]:

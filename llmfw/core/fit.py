@@ -40,6 +40,9 @@ from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import read_journal
+from llmfw.core.training.launch import check_launch, one_voice
+from llmfw.core.training.processes import together
+from llmfw.core.training.strategies import check_strategy
 from llmfw.core.training.train import Job, first_batches, manifest_of, total_steps, train, validate_held_out
 from llmfw.core.training.turns import for_all
 
@@ -80,7 +83,9 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
         LlmfwError: whatever stops a run, with its code, place and remedy.
     """
     root = assembled.run.config
-    if assembled.plan.one("llmfw_sampler") is not None and root.trainer.devices > 1:
+    check_launch(root.trainer)
+    check_strategy(assembled.plan, root)
+    if assembled.plan.one("llmfw_sampler") is not None and root.trainer.devices * root.trainer.nodes > 1:
         raise ConflictError(
             "ROUNDS-DEVICES",
             f"the rounds of plugin {assembled.plan.owner('llmfw_sampler')!r} run in one process",
@@ -88,9 +93,11 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
             key="trainer.devices",
         )
     with (
+        one_voice(),
         SignalWatch() as watch,
         pinned(root.trainer),
         open_session(assembled, resume, parent=parent) as session,
+        together(),
     ):
         assembled.run.dir = session.dir
         for note in assembled.plan.notes:
@@ -139,7 +146,7 @@ def _audit(assembled: Assembled, prepared: Prepared) -> None:
     Raises:
         DataError: a mask that trains nothing, a double BOS, or control tokens that are trained.
     """
-    findings = audit(prepared.train[:_AUDITED], assembled.tokenizer, max_length=prepared.max_length)
+    findings = audit(prepared.head(_AUDITED), assembled.tokenizer, max_length=prepared.max_length)
     wrong = [finding for finding in findings if finding.severity == "error"]
     if wrong:
         raise DataError(
@@ -208,7 +215,7 @@ def _at_validation(assembled: Assembled, session: Session, module: TrainModule) 
 
 
 def _measured(assembled: Assembled, module: TrainModule, *moments: When) -> dict[When, Measured]:
-    """The evaluations of these moments, each run once, by the main process for all; {} where there are none."""
+    """The evaluations of these moments, each run once, by the main process for all; {}: there are none."""
     plan, run, policy = assembled.plan, assembled.run, module.policy
     assert policy is not None
     if not any(has_evaluations(plan, when) for when in moments):

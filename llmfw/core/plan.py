@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from llmfw.core import records
 from llmfw.core.discovery import cards
-from llmfw.core.errors import ConflictError, PluginError
+from llmfw.core.errors import ConflictError, PluginError, UsageError
 from llmfw.core.manager import DEFAULTS, Answer, PluginManager
 from llmfw.core.run import Run
+from llmfw.core.tracking.record import SPLIT
 
 RECORD_OF: dict[str, type | None] = {
     "llmfw_services": records.Service,
@@ -40,6 +43,8 @@ TRAINING = (
     "llmfw_metrics",
     "llmfw_callbacks",
 )
+_NONE = (None, "0", "0.0")
+"""Values of ``data.validation`` that hold nothing out."""
 _OUTSIDE = ("run.", "tracking.", "checkpoint.", "trainer.progress", "trainer.max_time", "trainer.log_every")
 """Settings that don't change what is computed: they stay out of the fingerprint."""
 
@@ -97,12 +102,25 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the numbers: the plan without folders, tracking and the length of logs."""
+        """SHA-256 of what decides the numbers: the plan without folders, tracking and the length of logs, and with
+        the global batch in place of how it is dealt out over processes.
+        """
         plain = self.as_dict()
         plain["settings"] = {
-            key: value for key, value in plain["settings"].items() if not key.startswith(_OUTSIDE)
+            key: value for key, value in plain["settings"].items() if not key.startswith((*_OUTSIDE, *SPLIT))
         }
-        return _digest(plain)
+        return _digest({**plain, "global_batch": global_batch(self.settings)})
+
+
+def split_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by dotted key that deal a step's samples out."""
+    return {key: settings.get(key) for key in SPLIT}
+
+
+def global_batch(settings: Mapping[str, Any]) -> int:
+    """Samples of one optimizer step over all processes."""
+    counts = ("trainer.micro_batch", "trainer.accumulate", "trainer.devices", "trainer.nodes")
+    return math.prod(int(settings.get(key) or 1) for key in counts)
 
 
 def make_plan(
@@ -148,8 +166,22 @@ def make_plan(
     )  # fmt: skip
     _check_order(made, manager)
     _check_refusals(made, manager, run)
+    _check_settings(made, run, model_config)
+    kind = None
     if made.one("llmfw_loss") is not None and made.one("llmfw_sampler") is None:
-        _check_data(made, manager, data_kind(made.one("llmfw_datamodule")))
+        kind = data_kind(made.one("llmfw_datamodule"))
+        _check_data(made, manager, kind)
+    if getattr(model_config, "is_encoder_decoder", False):
+        _check_encoder_decoder(made, manager, model_config.model_type, kind)
+    if made.owner("llmfw_datamodule") == DEFAULTS:
+        _check_evaluations(run, kind)
+    if run.config.evaluation.lm_eval and getattr(model_config, "is_encoder_decoder", False):
+        raise UsageError(
+            "LM-EVAL-MODEL",
+            "lm-eval tasks are asked of decoder-only models here, this is an encoder-decoder",
+            mend="leave evaluation.lm_eval out; evaluation.metrics work",
+            key="evaluation.lm_eval",
+        )
     return made
 
 
@@ -214,6 +246,53 @@ def _check_refusals(plan: Plan, manager: PluginManager, run: Run) -> None:
                     )
 
 
+def _check_settings(plan: Plan, run: Run, model_config: Any) -> None:
+    from llmfw.core.data.refusals import Around, refuse_settings
+
+    owner, loss = plan.owner("llmfw_datamodule"), plan.one("llmfw_loss")
+    refuse_settings(
+        run.config,
+        Around(
+            transforms=[
+                (answer.plugin, answer.value) for answer in plan.answers.get("llmfw_dataset_transforms", ())
+            ],
+            source=None if owner == DEFAULTS else owner,
+            sampler=plan.owner("llmfw_sampler"),
+            needs_reference=loss is not None and loss.needs_reference,
+            trains=plan.verb in ("fit", "plan"),
+            model_config=model_config,
+        ),
+    )
+
+
+def _check_encoder_decoder(plan: Plan, manager: PluginManager, model: str, kind: str | None) -> None:
+    """Refuse what works on one row of tokens, where the model has an encoder's row and a decoder's."""
+    for hook, what in (("llmfw_kv_cache", "key-value cache"), ("llmfw_decoder", "decoder")):
+        if plan.one(hook) is not None:
+            owner = plan.owner(hook) or DEFAULTS
+            raise ConflictError(
+                "ENCODER-DECODER",
+                f"the {what} of {manager.title(owner)} is for decoder-only models, "
+                f"{model} is an encoder-decoder",
+                mend=f"leave it out (--no-plugin {owner}), or take another model",
+                key="plugins",
+            )
+    if plan.settings.get("data.packing") and plan.one("llmfw_loss") is not None:
+        raise ConflictError(
+            "ENCODER-DECODER",
+            f"{model} is an encoder-decoder: its rows can't be packed",
+            mend="set data.packing=false",
+            key="data.packing",
+        )
+    if kind == "text":
+        raise ConflictError(
+            "ENCODER-DECODER",
+            f"{model} is an encoder-decoder: text rows give its encoder nothing to read",
+            mend="give rows with prompt and completion, or take a decoder-only model",
+            key="data.name",
+        )
+
+
 def _check_data(plan: Plan, manager: PluginManager, kind: str | None) -> None:
     loss = plan.one("llmfw_loss")
     wanted = {
@@ -225,7 +304,9 @@ def _check_data(plan: Plan, manager: PluginManager, kind: str | None) -> None:
         return
     owner = plan.owner("llmfw_loss") or DEFAULTS
     source = plan.owner("llmfw_datamodule") or DEFAULTS
-    data = f"data {plan.settings.get('data.name')!r}" if source == DEFAULTS else manager.title(source)
+    mixed = any(key.startswith("data.mix.") for key in plan.settings)
+    data = "data.mix" if mixed else f"data {plan.settings.get('data.name')!r}"
+    data = data if source == DEFAULTS else manager.title(source)
     by = "the default loss" if owner == DEFAULTS else f"{manager.title(owner)}'s loss"
     able = " or ".join(f"--plugin {card.name}" for card in cards().values() if "loss" in card.kinds)
     mend = (
@@ -239,6 +320,15 @@ def _check_data(plan: Plan, manager: PluginManager, kind: str | None) -> None:
         mend=mend,
         key="data.name",
     )
+
+
+def _check_evaluations(run: Run, kind: str | None) -> None:
+    from llmfw.core.evaluation.own import check_form
+
+    data = run.config.data
+    # a folder or a preset may bring held-out rows of its own: that is seen when they're read
+    held_out = data.validation not in _NONE or not Path(data.name).is_file()
+    check_form(run.config.evaluation.metrics, kind, held_out=held_out)
 
 
 def _plain_record(record: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Run:
         self._policies: dict[str, Policy] = {}
         self._open: Callable[[str], Policy] | None = None
         self._rows: dict[str, list[Row]] = {}
+        self._held_out: Sequence[Any] = ()
         self._identities: dict[str, str] = {}
 
     @property
@@ -114,10 +115,14 @@ class Run:
         self._services = {(answer.value.protocol, answer.value.name): answer for answer in services}
 
     def _provide(
-        self, *, rows: dict[str, list[Row]] | None = None, open_policy: Callable[[str], Policy] | None = None
+        self,
+        *,
+        rows: dict[str, list[Row]] | None = None,
+        held_out: Sequence[Any] = (),
+        open_policy: Callable[[str], Policy] | None = None,
     ) -> None:
         if rows is not None:
-            self._rows = rows
+            self._rows, self._held_out = rows, held_out
         if open_policy is not None:
             self._open = open_policy
 

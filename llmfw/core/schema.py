@@ -279,10 +279,13 @@ class EvaluationConfig(Settings):
     )
     samples: int = _key("held-out prompts that are answered for them", 32)
     when: list[str] = _key("in a run: start, validation, end", ["end"])
-    lm_eval: list[str] = _key("tasks of the language-model evaluation harness, for llmfw evaluate", [])
-    lm_eval_path: str | None = _key("folder with tasks (yaml) of your own", None)
+    lm_eval: list[str] = _key("tasks of the language-model evaluation harness (lm-eval), with their groups", [])
+    lm_eval_path: str | None = _key(
+        "folder with tasks (yaml) of your own; what they call with !function runs as your own code", None
+    )
     lm_eval_limit: int | None = _key("use at most this many documents of each task", None)
     lm_eval_shots: int | None = _key("examples before each question; null: as the task says", None)
+    lm_eval_chat: bool = _key("put each question into the chat template", False)
 
 
 @dataclass

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,17 @@ from typing import Any, Literal
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import newest_verified
 from llmfw.core.discovery import card
-from llmfw.core.errors import CheckpointError, Interrupted
-from llmfw.core.say import is_main_process, say
+from llmfw.core.errors import CheckpointError, Interrupted, LlmfwError
+from llmfw.core.plan import split_of
+from llmfw.core.say import LAUNCH, is_main_process, say
 from llmfw.core.schema import TrackingConfig
 from llmfw.core.tracking import RUNS, Journal, MlflowSync, RunFolder, find_resumable, open_run
+from llmfw.core.tracking.files import read_json
+from llmfw.core.training.launch import hear, launched, tell
 
 Resume = Literal["never", "auto", "must"]
-_FOLDER = "LLMFW_RUN_DIR"
-"""Tells the run's folder to the processes that this one starts."""
+_FOLDER, _RESUMED = "LLMFW_RUN_DIR", "LLMFW_RUN_RESUMED"
+"""Tell the run's folder, and whether it goes on, to the processes that this one starts."""
 
 
 @dataclass(kw_only=True)
@@ -48,12 +52,23 @@ def open_session(
         BusyError, UsageError, ResourceError: the folder is another run's, or can't be written.
     """
     if not is_main_process():
-        yield Session(dir=round_dir or Path(os.environ[_FOLDER]), journal=None, resumed=resume != "never")
+        if launched() is not None:
+            told = hear()
+            folder, resumed = Path(told["folder"]), bool(told["resumed"])
+        else:
+            folder, resumed = Path(os.environ[_FOLDER]), os.environ.get(_RESUMED) == "1"
+        yield Session(dir=round_dir or folder, journal=None, resumed=resumed)
         return
-    owned, resumed = _open(assembled, resume, parent, round_dir)
+    try:
+        owned, resumed = _open(assembled, resume, parent, round_dir)
+    except LlmfwError as error:
+        tell(error)
+        raise
     session = Session(dir=owned.dir, journal=owned.journal, resumed=resumed, id=owned.record.id)
     if round_dir is None:
-        os.environ[_FOLDER] = str(owned.dir.absolute())
+        os.environ[_FOLDER], os.environ[_RESUMED] = str(owned.dir.absolute()), str(int(resumed))
+        os.environ.setdefault(LAUNCH, uuid.uuid4().hex)
+    tell({"folder": str(owned.dir.absolute()), "resumed": resumed})
     with kept(owned, session, assembled.resolved.root.tracking):
         yield session
 
@@ -92,6 +107,7 @@ def _open(
     wanted = round_dir or (Path(resolved.root.run.dir) if resolved.root.run.dir else None)
     about: dict[str, Any] = {
         "name": assembled.run.name if round_dir is None else f"{assembled.run.name}-{round_dir.name}",
+        "verb": plan.verb,
         "plugins": [name for name, _ in plan.plugins],
         "fingerprint": plan.fingerprint,
         "parent": parent.id if parent else None,
@@ -122,8 +138,23 @@ def _open(
             say("nothing to resume: no unfinished run with these settings; starting afresh")
         owned = open_run(folder=wanted, **about)
     else:
+        begun_with = (read_json(found.dir / "plan.json") or {}).get("settings", {})
         owned = open_run(folder=found.dir, resume=True, **about)
+        _say_class(begun_with, plan.settings)
     return owned, found is not None
+
+
+def _say_class(begun_with: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """How exact a resumed run is (docs/reliability.md): bit for bit only where the work is dealt out as before."""
+    old, new = split_of(begun_with), split_of(settings)
+    changed = [f"{key.removeprefix('trainer.')} {old[key]} -> {new[key]}" for key in new if old[key] != new[key]]
+    if not changed:
+        say("resume class A: bit for bit what the run would have been without a stop")
+        return
+    say(
+        f"resume class B ({', '.join(changed)}): the same samples in every step, but sums are rounded in "
+        "another order, and dropout draws other masks"
+    )
 
 
 def checkpoint_dir(setting: str | None, folder: Path) -> Path:

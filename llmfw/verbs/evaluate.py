@@ -1,4 +1,4 @@
-"""``llmfw evaluate`` and ``validate``: what held-out rows and the plugins' evaluations say of a model."""
+"""``llmfw evaluate`` and ``validate``: what held-out rows, tasks and plugins' evaluations say of a model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmfw.core.errors import DataError
-from llmfw.verbs.opening import open_model
+from llmfw.verbs.opening import assemble_model
 from llmfw.verbs.options import run_options
 
 if TYPE_CHECKING:
+    from llmfw.core.assemble import Assembled
+    from llmfw.core.open import Evaluated
     from llmfw.core.records import Estimate
 
 _PARTS = ("/low", "/high", "/n")
@@ -23,41 +25,55 @@ _WIDE = 60
 @click.command("evaluate")
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def command(as_json: bool, **layers: Any) -> None:
-    """Measure a model without training: the held-out loss and the plugins' evaluations.
+@click.option("--no-save", is_flag=True, help="Print what is measured, and keep it nowhere.")
+def command(as_json: bool, no_save: bool, **layers: Any) -> None:
+    """Measure a model without training: the held-out loss, evaluation.metrics, tasks of lm-eval, and the
+    plugins' evaluations.
 
     model= takes a preset, a hub id, a folder, a run's folder, a checkpoint or an MLflow run id. Of a run,
-    data, plugins and their settings are the run's own unless --config or KEY=VALUE change them.
+    data, plugins and their settings are the run's own unless --config or KEY=VALUE change them, and what is
+    measured is kept in its folder; of any other model it is kept as a run of its own: see llmfw compare.
     """
-    from llmfw.core.measure import flatten
-    from llmfw.core.open import evaluate_policy
+    from llmfw.core.open import evaluate_model
 
-    validation, measured = evaluate_policy(open_model("evaluate", layers))
-    if not validation and not measured.metrics and not measured.tables:
-        raise DataError(
-            "NOTHING-TO-EVALUATE",
-            "no rows are held out, and no plugin measures anything",
-            mend="set data.validation, or switch on a plugin with evaluations (llmfw plugins list)",
-        )
+    assembled = assemble_model("evaluate", layers)
+    found = evaluate_model(assembled, save=not no_save)
     if as_json:
-        tables = {name: [dict(row) for row in rows] for name, rows in measured.tables.items()}
-        found = {"validation": dict(validation), "metrics": flatten(measured.metrics), "tables": tables}
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2, default=str))
+        click.echo(json.dumps(_plain(found, assembled), ensure_ascii=False, indent=2, default=str))
         return
-    print_metrics("held-out rows", validation)
-    print_metrics("evaluations", measured.metrics)
-    for name, rows in measured.tables.items():
+    print_metrics("held-out rows", found.validation)
+    print_metrics("evaluations", found.measured.metrics)
+    for name, rows in found.measured.tables.items():
         print_rows(name, rows)
+    if found.kept is not None:
+        click.echo(f"kept in {found.kept}   (llmfw compare shows it)")
+
+
+def _plain(found: Evaluated, assembled: Assembled) -> dict[str, Any]:
+    """Everything that was measured, and of what; numbers that aren't finite as words."""
+    from llmfw.core.measure import flatten
+    from llmfw.core.tracking.journal import encode
+
+    return {
+        "model": assembled.resolved.root.model.name,
+        "kept": None if found.kept is None else str(found.kept),
+        "notes": list(assembled.plan.notes),
+        "plan": assembled.plan.hash,
+        "seconds": found.measured.seconds,
+        "validation": {name: encode(value) for name, value in found.validation.items()},
+        "metrics": {name: encode(value) for name, value in flatten(found.measured.metrics).items()},
+        "tables": {name: [dict(row) for row in rows] for name, rows in found.measured.tables.items()},
+    }
 
 
 @click.command("validate")
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def validate_command(as_json: bool, **layers: Any) -> None:
-    """Compute a model's held-out loss and its metrics, without the plugins' evaluations."""
-    from llmfw.core.open import validate_policy
+    """Compute a model's held-out loss and its metrics, without any evaluation."""
+    from llmfw.core.open import validate_model
 
-    validation = validate_policy(open_model("validate", layers))
+    validation = validate_model(assemble_model("validate", layers))
     if not validation:
         raise DataError(
             "NOTHING-TO-VALIDATE",

@@ -16,7 +16,7 @@ import click
 from llmfw.core.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
-    from llmfw.core.assemble import Verb
+    from llmfw.core.assemble import Assembled, Verb
     from llmfw.core.open import Opened
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -26,14 +26,20 @@ _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
 def open_model(verb: Verb, layers: dict[str, Any]) -> Opened:
     """The model that ``model=`` names, with its plugins, ready to answer; says what it switched on."""
-    from llmfw.core.assemble import assemble, settle
     from llmfw.core.open import open_policy
+
+    return open_policy(assemble_model(verb, layers))
+
+
+def assemble_model(verb: Verb, layers: dict[str, Any]) -> Assembled:
+    """Everything about the model that ``model=`` names but its weights; says what was switched on."""
+    from llmfw.core.assemble import assemble, settle
     from llmfw.core.say import say
 
     assembled = assemble(settle(measuring=verb in ("evaluate", "validate"), **layers), verb)
     for note in assembled.plan.notes:
         say(f"note: {note}")
-    return open_policy(assembled)
+    return assembled
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from llmfw.core.errors import UsageError
@@ -85,6 +86,13 @@ RANGES: Mapping[str, Range] = {
     "evaluation.lm_eval_shots": _NATURAL,
 }
 """Where a number of the core must lie; every number must also be finite."""
+ANSWER_METRICS = ("exact_match", "rouge", "bleu", "chrf")
+"""Metrics that compare answers to held-out prompts with references."""
+_EVALUATION: Mapping[str, tuple[str, ...]] = {
+    "evaluation.metrics": ("perplexity", *ANSWER_METRICS),
+    "evaluation.when": ("start", "validation", "end"),
+}
+"""The words that a list may hold."""
 _LARGEST = 2**53
 """Whole numbers beyond it aren't exact everywhere (json, schedules)."""
 _NOT_EMPTY = (
@@ -124,6 +132,12 @@ def _wrong(root: Root) -> Iterator[WrongValue]:
         mend = "write optimizer.betas=[0.9,0.999]"
         yield WrongValue("CONFIG-RANGE", f"{found} numbers where two are expected", mend, "optimizer.betas")
     yield from _share(root.data.validation)
+    for key, words in _EVALUATION.items():
+        yield from _words(key, _at(root, key), words)
+    for name in ("lm_eval_path", "lm_eval_limit", "lm_eval_shots", "lm_eval_chat"):
+        if not root.evaluation.lm_eval and getattr(root.evaluation, name) not in (None, False):
+            mend = "name tasks (evaluation.lm_eval=[...]), or leave it out"
+            yield WrongValue("CONFIG-RANGE", "it does nothing without tasks", mend, f"evaluation.{name}")
     if "" in root.generation.stop:
         mend = "remove the empty text"
         yield WrongValue(
@@ -152,6 +166,17 @@ def _share(validation: str | None) -> Iterator[WrongValue]:
             "CONFIG-RANGE", f"a share of {validation} can't be held out",
             "name a file, or a share of at least 0 and below 1 such as 0.1", "data.validation",
         )  # fmt: skip
+
+
+def _words(key: str, values: list[str], known: tuple[str, ...]) -> Iterator[WrongValue]:
+    for index, value in enumerate(values):
+        if value not in known:
+            near = get_close_matches(value, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            mend = f"{hint}choose from {', '.join(known)}"
+            yield WrongValue("CONFIG-CHOICE", f"{shown(key, value)} is not known here", mend, key)
+        elif value in values[:index]:
+            yield WrongValue("CONFIG-CHOICE", f"{value} is named twice", "name it once", key)
 
 
 def outside(key: str, value: Any, range_: Range) -> Iterator[WrongValue]:

@@ -1,7 +1,7 @@
 """A run's folder: made, locked, and described.
 
 run.json  config.yaml  plan.json  cards.json  environment.json  git.diff
-journal.jsonl  checkpoints/  final/  tables/*.json
+journal.jsonl  checkpoints/  final/  tables/*.json  evaluations/*.json
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ LOCKED = "database is locked"
 """What sqlite says while another process writes; it passes."""
 
 _ARTIFACTS = ("config.yaml", "plan.json", "cards.json", "environment.json", "git.diff", "report.html")
-_FOLDERS = ("tables",)
+_FOLDERS = ("tables", "evaluations")
 
 
 class Sender:

@@ -24,7 +24,7 @@ from llmfw.callbacks import (
 )
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified
-from llmfw.core.data import StepLoader, collate_with, validation_batches
+from llmfw.core.data import StepLoader, collate_with, source_of, validation_batches
 from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.generation import prompt_of
 from llmfw.core.models import (
@@ -46,6 +46,7 @@ from llmfw.core.say import say
 from llmfw.core.session import Session, checkpoint_dir
 from llmfw.core.tracking import Journal, JournalLogger
 from llmfw.core.training.job import Training
+from llmfw.core.training.launch import environment
 from llmfw.core.training.strategies import strategy_of
 from llmfw.core.training.validation import validate
 
@@ -161,6 +162,7 @@ def _loader(
         world=root.trainer.devices * root.trainer.nodes if world is None else world,
         workers=root.data.workers,
         order=job.prepared.order,
+        mix=job.prepared.mix,
         group_by_length=root.data.group_by_length,
         pad_id=pad,
     )
@@ -276,7 +278,11 @@ def validate_held_out(job: Job, module: TrainModule) -> dict[str, float]:
     assert module.policy is not None
     metrics = plan.many("llmfw_metrics/validation")
     loss = plan.one("llmfw_loss")
-    return dict(validate(module.policy, loss, module.reference, batches, metrics, shared=world > 1).metrics)
+    source = source_of(job.prepared.validation)
+    found = validate(
+        module.policy, loss, module.reference, batches, metrics, shared=world > 1, source=source
+    )
+    return dict(found.metrics)
 
 
 def sample_prompts(rows: Sequence[Row], count: int) -> list[Any]:
@@ -315,9 +321,8 @@ def _reference(job: Job, built: Any, steps: int) -> Policy:
 
 
 def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(
-        logging.WARNING
-    )  # its advertisements and lists of devices
+    for name in ("lightning.pytorch", "lightning.fabric"):  # advertisements, lists of devices and processes
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
     assembled, session = job.assembled, job.session
     root = assembled.run.config
@@ -331,7 +336,7 @@ def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
         precision=root.trainer.precision,  # type: ignore[arg-type]  # one of the schema's choices
         logger=JournalLogger(session.journal, assembled.run.name),
         callbacks=_callbacks(job, steps, folder),
-        plugins=[SafeCheckpointIO()],
+        plugins=[plugin for plugin in (SafeCheckpointIO(), environment()) if plugin is not None],
         default_root_dir=session.dir,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,

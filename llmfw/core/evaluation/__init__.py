@@ -1,0 +1,1 @@
+"""What the core itself measures of a model: perplexity, answers against references, tasks of lm-eval."""

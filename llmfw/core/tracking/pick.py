@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmfw.core.errors import LlmfwError, UsageError
+from llmfw.core.tracking.comparison import MOST_RUNS
+from llmfw.core.tracking.files import read_json
 from llmfw.core.tracking.reader import JournalView, read_journal
 from llmfw.core.tracking.record import RUNS, RunRecord, find_run, list_runs, read_record, reap
 
@@ -23,23 +25,26 @@ def pick_runs(
 ) -> tuple[list[RunRecord], str]:
     """(records, what was left out and why, "" where nothing was).
 
-    Named runs may be folders, names, ids or MLflow ids. Else: the newest ``last`` runs with values, of one
-    experiment if given. Without any wish: the newest five that ended, began with the same model and saw the
-    same data as the newest of all.
+    Named runs may be folders, names, ids or MLflow ids; a sweep stands for its runs, the best first. Else:
+    the newest ``last`` runs with values, of one experiment if given. Without any wish: the newest five that
+    ended, began with the same model and saw the same data as the newest of all.
 
     Raises:
         UsageError: a name means no run or several, or there is nothing to compare.
     """
     if names:
-        found = [named_run(name, runs) for name in names]
+        meant = [_with_trials(named_run(name, runs)) for name in names]
+        found = [record for records, _ in meant for record in records]
         if experiment is not None or last is not None:
             raise UsageError(
                 "USAGE",
                 "runs are named one by one, or chosen by --experiment and --last",
                 mend="leave one of the two out",
             )
-        return found, ""
-    known = [(record, view) for record in list_runs(runs) if (view := _journal(record)) is not None]
+        left = sum(count for _, count in meant)
+        return found, f"{left} more runs of the sweep, with worse values, were left out" if left else ""
+    listed = [record for record in list_runs(runs) if record.verb != "sweep"]
+    known = [(record, view) for record in listed if (view := _journal(record)) is not None]
     if experiment is not None:
         known = [(record, view) for record, view in known if _experiment(record, view) == experiment]
     if not known:
@@ -74,6 +79,20 @@ def named_run(name: str, runs: Path = RUNS) -> RunRecord:
         with suppress(UsageError):
             return reap(read_record(run_folder(name, runs=runs)))
         raise
+
+
+def _with_trials(record: RunRecord) -> tuple[list[RunRecord], int]:
+    """The runs of a sweep, its best first, and how many don't fit side by side; another run itself."""
+    if record.verb != "sweep":
+        return [record], 0
+    told = read_json(record.dir / "sweep.json") or {}
+    trials = [trial for trial in told.get("trials", ()) if trial.get("value") is not None]
+    trials.sort(key=lambda trial: trial["value"], reverse=told.get("mode") == "max")
+    if not trials:
+        mend = "wait for one, or name others"
+        raise UsageError("NO-RUN", "no run of this sweep has ended yet", file=record.dir, mend=mend)
+    folders = [record.dir / "trials" / str(trial["dir"]) for trial in trials[:MOST_RUNS]]
+    return [reap(read_record(folder)) for folder in folders], len(trials) - len(folders)
 
 
 def _journal(record: RunRecord) -> JournalView | None:

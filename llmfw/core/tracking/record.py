@@ -18,6 +18,17 @@ from llmfw.core.tracking.files import read_json, turn, write_json
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 RUNS = Path("runs")
 """Where runs live unless ``run.dir`` says otherwise."""
+SPLIT = (
+    "trainer.micro_batch",
+    "trainer.accumulate",
+    "trainer.devices",
+    "trainer.nodes",
+    "trainer.strategy",
+    "trainer.accelerator",
+    "trainer.deepspeed",
+)
+"""Settings that deal a step's samples out over processes. They move the rounding of sums and no more, so runs
+that differ in them alone have one fingerprint, as long as the global batch is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +45,7 @@ class RunRecord:
     plugins: tuple[str, ...] = ()
     fingerprint: str = ""
     parent: str | None = None
-    """``id`` of the run that this one is a round of."""
+    """``id`` of the run in which this one is nested: as a round, a recipe or a sweep's trial."""
     pid: int = 0
     host: str = ""
     boot: str = ""

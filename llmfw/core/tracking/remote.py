@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from llmfw.core.tracking.feed import Point
+from llmfw.core.tracking.files import turn
 
 RUN_TAG = "llmfw.run_id"
 FOLDER_TAG = "llmfw.run_dir"
@@ -59,8 +60,9 @@ class Remote:
             # failures come back as exceptions and are told in one line; these print tracebacks beside that
             logging.getLogger(name).setLevel(logging.CRITICAL)
         _probe(uri)
-        self._client = MlflowClient(tracking_uri=uri)
-        self.experiment = self._experiment(uri, experiment)
+        with _alone(uri):
+            self._client = MlflowClient(tracking_uri=uri)
+            self.experiment = self._experiment(uri, experiment)
 
     def _experiment(self, uri: str, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -162,6 +164,14 @@ def _probe(uri: str) -> None:
         with closing(sqlite3.connect(path, timeout=2.0, isolation_level=None)) as database:
             database.execute("BEGIN IMMEDIATE")
             database.execute("ROLLBACK")
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """One process at a time opens a sqlite store: MLflow lets two of them make the tables of a new one."""
+    path = _sqlite(uri)
+    with nullcontext() if path is None else turn(path.with_name(f".{path.name}.lock")):
+        yield
 
 
 def _artifacts_beside(uri: str) -> str | None:

@@ -1,0 +1,1 @@
+"""Sweeps: one run a combination of settings, children of one run; Optuna chooses what is tried."""

@@ -41,6 +41,7 @@ from llmfw.core.settings.layers import (
     named_sections,
     put_aside_tied,
     read,
+    settle_mix,
 )
 from llmfw.core.settings.limits import Range, check, outside
 from llmfw.core.settings.strict_yaml import Document, dump, join, load_file
@@ -135,7 +136,8 @@ def load_config(
     if plugins or no_plugins:
         listed = Origin(layer="command line", value=names)
         layers[-1].settings.append(Setting(("plugins",), names, listed))
-    layers[2:2] = _presets(root, layers, unknown)
+    mixed = settle_mix(layers)
+    layers[2:2] = _presets(root, layers, unknown, mixed=mixed)
     if defaults_from is not None and defaults_from not in names:
         on = f"switched on are {', '.join(names)}" if names else "no plugin is switched on"
         raise UsageError(
@@ -239,7 +241,7 @@ def _forbidden(path: Path_, owner: str, names: Sequence[str]) -> str | None:
     return f"settings of plugin {path[0]!r}" if path[0] in names and path[0] != owner else None
 
 
-def _presets(root: Section, layers: Sequence[Layer], unknown: Unknown) -> list[Layer]:
+def _presets(root: Section, layers: Sequence[Layer], unknown: Unknown, *, mixed: bool) -> list[Layer]:
     """A layer for each model and data set whose final name is that of a preset."""
     merged = merge(layers)
     names: dict[Path_, str] = {}
@@ -254,8 +256,8 @@ def _presets(root: Section, layers: Sequence[Layer], unknown: Unknown) -> list[L
     found: list[Layer] = []
     for path, name in names.items():
         section = "data" if path[0] == "data" else "models"
-        if name not in preset_names(section):
-            continue
+        if name not in preset_names(section) or (mixed and section == "data"):
+            continue  # each source of a mixture reads its own preset
         document = load_file(_package_file(f"{section}/{name}.yaml"))
         data: Any = document.data
         for part in reversed(path):

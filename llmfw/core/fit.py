@@ -247,10 +247,21 @@ def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModul
     if session.journal is not None:
         for when, measured in told.items():
             write_down(measured, session.journal, session.dir, step=steps, when=when)
+        _tell_streamed(session, job.prepared, steps)
         session.journal.event("trained", durable=True, steps=steps, stopped_by=module.stopped_by)
     return _result(
         session, assembled, final, steps=steps, found=found, after=after, stopped_by=module.stopped_by
     )
+
+
+def _tell_streamed(session: Session, prepared: Prepared, steps: int) -> None:
+    """What was read and trained on while training, by source."""
+    if prepared.stream is None or session.journal is None:
+        return
+    report = prepared.report
+    report.take_streamed(prepared.stream.told(steps))
+    session.journal.event("streamed", report=report.to_dict())
+    show(report)
 
 
 def _result(

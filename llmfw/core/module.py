@@ -339,6 +339,8 @@ class TrainModule(LightningModule):
         if self.local_names:
             checkpoint["ranks"] = local_state(checkpoint, self.local_names)
         checkpoint["llmfw"] = {"tokens_seen": self.tokens_seen}
+        if job.stream is not None:
+            checkpoint["llmfw"]["stream"] = job.stream.position(int(checkpoint["global_step"]))
         write = None if job.save is None else partial(job.save, self.built, held=self.whole_weights())
         size = sum(p.nbytes for p in self.parameters() if p.requires_grad) if write else 0
         checkpoint[FILES] = Files(write=write, size=size, about=job.about(self.built))
@@ -356,6 +358,9 @@ class TrainModule(LightningModule):
         if self.job.load is not None:
             self.job.load(self.built, Path(checkpoint[FOLDER]))
         self.tokens_seen = int(checkpoint["llmfw"]["tokens_seen"])
+        position = checkpoint["llmfw"].get("stream")
+        if self.job.stream is not None and position is not None:
+            self.job.stream.restore(int(checkpoint["global_step"]), position)
         self._resumed = True
         # the loader has no end; a checkpoint of the last step must not make a longer run stop at once
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False

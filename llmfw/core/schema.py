@@ -279,7 +279,7 @@ class EvaluationConfig(Settings):
     )
     samples: int = _key("held-out prompts that are answered for them", 32)
     when: list[str] = _key("in a run: start, validation, end", ["end"])
-    lm_eval: list[str] = _key("tasks of the language-model evaluation harness (lm-eval), with their groups", [])
+    lm_eval: list[str] = _key("tasks (or groups of them) of lm-eval, the language-model evaluation harness", [])
     lm_eval_path: str | None = _key(
         "folder with tasks (yaml) of your own; what they call with !function runs as your own code", None
     )

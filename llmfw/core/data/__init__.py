@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from llmfw.core.data.encode import trained_text as trained_text
     from llmfw.core.data.examples import Example as Example
     from llmfw.core.data.examples import TokenSequence as TokenSequence
-    from llmfw.core.data.examples import pack as pack
     from llmfw.core.data.formats import PLACE as PLACE
     from llmfw.core.data.formats import RowError as RowError
     from llmfw.core.data.formats import answer_of as answer_of
@@ -32,12 +31,16 @@ if TYPE_CHECKING:
     from llmfw.core.data.loader import StepLoader as StepLoader
     from llmfw.core.data.loader import collate_with as collate_with
     from llmfw.core.data.loader import seeded as seeded
+    from llmfw.core.data.loader import source_of as source_of
     from llmfw.core.data.loader import validation_batches as validation_batches
     from llmfw.core.data.module import ConfiguredData as ConfiguredData
     from llmfw.core.data.module import DataModule as DataModule
     from llmfw.core.data.module import RowsData as RowsData
     from llmfw.core.data.module import peek_kind as peek_kind
     from llmfw.core.data.order import stable_hash as stable_hash
+    from llmfw.core.data.packing import pack as pack
+    from llmfw.core.data.packing import packing_refusal as packing_refusal
+    from llmfw.core.data.packing import split_long as split_long
     from llmfw.core.data.pipeline import Prepared as Prepared
     from llmfw.core.data.pipeline import prepare as prepare
     from llmfw.core.data.reader import BadRows as BadRows
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
     from llmfw.core.data.report import SplitReport as SplitReport
     from llmfw.core.data.report import describe as describe
     from llmfw.core.data.split import split_rows as split_rows
+    from llmfw.core.data.stream_loader import Stream as Stream
+    from llmfw.core.data.stream_loader import StreamLoader as StreamLoader
     from llmfw.core.data.text import Response as Response
     from llmfw.core.data.text import TextTokenizer as TextTokenizer
 
@@ -54,15 +59,17 @@ _HOME = {
     "checks": ("Finding", "audit"),
     "batches": ("collate", "shadow"),
     "encode": ("Encoder", "bytes_per_token", "length_limit", "pad_id_of", "trained_text"),
-    "examples": ("Example", "TokenSequence", "pack"),
+    "examples": ("Example", "TokenSequence"),
     "formats": ("PLACE", "RowError", "answer_of", "canonical", "content_hash", "form_of", "prompt_of"),
-    "loader": ("StepLoader", "collate_with", "seeded", "validation_batches"),
+    "loader": ("StepLoader", "collate_with", "seeded", "source_of", "validation_batches"),
     "module": ("ConfiguredData", "DataModule", "RowsData", "peek_kind"),
     "order": ("stable_hash",),
+    "packing": ("pack", "packing_refusal", "split_long"),
     "pipeline": ("Prepared", "prepare"),
     "reader": ("BadRows", "ReadCounts", "read_rows"),
     "report": ("DataReport", "SplitReport", "describe"),
     "split": ("split_rows",),
+    "stream_loader": ("Stream", "StreamLoader"),
     "text": ("Response", "TextTokenizer"),
 }
 

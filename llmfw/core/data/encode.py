@@ -15,7 +15,7 @@ from llmfw.core.errors import DataError
 from llmfw.core.models.encoder_decoder import Sides
 from llmfw.core.records import Row
 
-TooLong = Literal["error", "drop", "cut_start", "cut_end"]
+TooLong = Literal["error", "drop", "cut_start", "cut_end", "split"]
 _REFERENCE_TEXT = (
     "Find the number of ways to choose three of the seven points so that no two of them are neighbours. "
     "Let x_1 be the first point; then 2x_1 + 3 = 11, and the answer follows, as the others count twice.\n"

@@ -4,7 +4,7 @@ caches stay light.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,6 +59,8 @@ class Example:
     sequences: tuple[TokenSequence, ...]
     extra: Mapping[str, Number | tuple[Number, ...]] = field(default_factory=dict)
     members: tuple[str, ...] = ()
+    source: str = ""
+    """Which source of a mixture it is of; empty without one."""
 
     def __post_init__(self) -> None:
         wanted = 2 if self.kind == "preference" else len(self.members) or 1
@@ -87,38 +89,3 @@ class Example:
     def trained_lengths(self) -> tuple[int, ...]:
         """Trained tokens of each sequence."""
         return tuple(sum(sequence.trained) for sequence in self.sequences)
-
-
-def pack(examples: Sequence[Example], max_length: int) -> list[Example]:
-    """Join samples of one sequence into units of at most ``max_length`` tokens, first fit in the given order.
-
-    Members keep their own positions and don't see each other (``collate`` gives a block-diagonal mask). An
-    example longer than ``max_length`` makes a unit of its own.
-    """
-    bins: list[tuple[int, list[Example]]] = []
-    open_bins: list[int] = []
-    for example in examples:
-        if len(example.sequences) != 1:
-            raise ValueError(f"example {example.id}: a {example.kind} sample can't be packed")
-        size = example.length
-        at = next((index for index in open_bins if bins[index][0] + size <= max_length), None)
-        if at is None:
-            bins.append((size, [example]))
-            open_bins = [*open_bins[-63:], len(bins) - 1]  # look back over 64 open units only: linear time
-        else:
-            bins[at] = (bins[at][0] + size, [*bins[at][1], example])
-    return [_unit(list(members)) for _, members in bins]
-
-
-def _unit(members: list[Example]) -> Example:
-    names = {name for member in members for name in member.extra}
-    extra: dict[str, Number | tuple[Number, ...]] = {}
-    for name in sorted(names):
-        values: list[Number] = []
-        for member in members:
-            value = member.extra.get(name, 0)
-            values.append(value[0] if isinstance(value, tuple) else value)
-        extra[name] = tuple(values)
-    ids = tuple(member.id for member in members)
-    sequences = tuple(member.sequences[0] for member in members)
-    return Example(id="+".join(ids), kind=members[0].kind, sequences=sequences, extra=extra, members=ids)

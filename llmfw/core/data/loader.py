@@ -5,6 +5,7 @@ alone.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from llmfw.core.batch import Batch
 from llmfw.core.data.batches import collate, shadow
 from llmfw.core.data.examples import Example
+from llmfw.core.data.mixture import Mix, MixOrder
 from llmfw.core.data.order import Order, StepOrder, micro_batches, stable_hash
 
 Collate = Callable[[Sequence[Example]], Batch]
@@ -32,6 +34,7 @@ class StepLoader:
         start_step: the first step to yield; a resumed run passes the steps it has done.
         workers: processes that build batches ahead; they change nothing in what is yielded.
         order: ``order(examples, epoch) -> indices``, instead of shuffling.
+        mix: weights of the examples' sources, instead of an order over all of them.
         pad_id: of the shadow batches (``llmfw.core.data.shadow``) that a rank gets where samples are
             too few.
 
@@ -53,20 +56,26 @@ class StepLoader:
         world: int = 1,
         workers: int = 0,
         order: Order | None = None,
+        mix: Mix | None = None,
         group_by_length: bool = True,
         pad_id: int = 0,
     ) -> None:
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of {world}")
-        self.order = StepOrder(list(examples), micro_batch * accumulate * world, seed, order, group_by_length)
+        samples, together = list(examples), micro_batch * accumulate * world
+        self.order: StepOrder | MixOrder = (
+            StepOrder(samples, together, seed, order, group_by_length)
+            if mix is None
+            else MixOrder(samples, together, seed, mix, group_by_length)
+        )
         self.max_steps = max_steps
         self.workers = workers
         self._steps = _Steps(self.order, collate, micro_batch, rank, world, pad_id)
         self.set_start(start_step)
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the data."""
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps in one pass over the data (of a mixture: in one epoch)."""
         return self.order.steps_per_epoch
 
     def sample_ids(self, step: int) -> tuple[str, ...]:
@@ -125,14 +134,20 @@ class _Steps(Dataset[list[Batch]]):
     """Maps a step to this rank's micro-batches."""
 
     def __init__(
-        self, order: StepOrder, collate: Collate, micro_batch: int, rank: int, world: int, pad_id: int
+        self,
+        order: StepOrder | MixOrder,
+        collate: Collate,
+        micro_batch: int,
+        rank: int,
+        world: int,
+        pad_id: int,
     ) -> None:
         self.order, self.collate, self.micro_batch = order, collate, micro_batch
         self.rank, self.world, self.pad_id = rank, world, pad_id
 
     def __getitem__(self, step: int) -> list[Batch]:
         samples = self.order.samples(step)
-        epoch = step // self.order.steps_per_epoch
+        epoch = self.order.epoch(step)
         batches: list[Batch] = []
         for indices in micro_batches(samples, self.micro_batch, self.rank, self.world):
             examples = [self.order.examples[index] for index in indices]
@@ -170,17 +185,30 @@ def validation_batches(
     world: int = 1,
     pad_id: int = 0,
 ) -> list[Batch]:
-    """This rank's batches of the held-out samples, in their order; every rank gets the same number (see
-    ``StepLoader``).
+    """This rank's batches of the held-out samples, in their order, each of one source; every rank gets the
+    same number (see ``StepLoader``).
     """
-    chosen = list(examples)[:limit]
-    if not chosen:
-        return []
+    first = list(examples)[:limit]
     batches: list[Batch] = []
-    for indices in micro_batches(range(len(chosen)), micro_batch, rank, world):
-        picked = [chosen[index] for index in indices]
-        batches.append(collate(picked) if picked else shadow(chosen[0], pad_id))
+    for source in dict.fromkeys(example.source for example in first):
+        chosen = [example for example in first if example.source == source]
+        for indices in micro_batches(range(len(chosen)), micro_batch, rank, world):
+            picked = [chosen[index] for index in indices]
+            batches.append(collate(picked) if picked else shadow(chosen[0], pad_id))
     return batches
+
+
+def source_of(examples: Sequence[Example]) -> Callable[[Batch], str | None]:
+    """Which source of a mixture a batch of these examples is of, as a metric's name may say it; None for
+    shadows and where there's no mixture.
+    """
+    known = {
+        name: re.sub(r"[^\w./ -]", "_", example.source)
+        for example in examples
+        if example.source
+        for name in example.sample_ids
+    }
+    return lambda batch: known.get(batch.sample_ids[0]) if batch.sample_ids else None
 
 
 def collate_with(pad_id: int) -> Collate:

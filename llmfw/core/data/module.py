@@ -158,6 +158,10 @@ def peek_kind(datamodule: Any) -> str | None:
     """
     if not isinstance(datamodule, ConfiguredData):
         return getattr(datamodule, "kind", None)
+    if datamodule.config.mix:
+        from llmfw.core.data.sources import peek_kinds
+
+        return peek_kinds(datamodule.config, datamodule.tokenizer)
     preset = datamodule.preset()
     if preset is not None:
         return preset.kind

@@ -61,6 +61,10 @@ class StepOrder:
         """Optimizer steps in one pass over the data."""
         return -(-len(self.examples) // self.global_batch)
 
+    def epoch(self, step: int) -> int:
+        """The epoch that a step belongs to."""
+        return step // self.steps_per_epoch
+
     def samples(self, step: int) -> list[int]:
         """The samples of optimizer step ``step`` (from 0)."""
         epoch, at = divmod(step, self.steps_per_epoch)

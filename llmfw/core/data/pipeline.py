@@ -1,30 +1,47 @@
-"""From a source of rows to examples of each split: read, split, transform, tokenise, pack; every step
+"""From sources of rows to examples of each split: read, split, transform, tokenise, pack; every step
 counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, cast
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
-from llmfw.core.data.encode import Encoder, TooLong, length_limit
-from llmfw.core.data.examples import Example, pack
-from llmfw.core.data.formats import PLACE, Form, RowError, content_hash, prompt_of
-from llmfw.core.data.module import ConfiguredData, DataModule, RowsData, held_out_share
+from llmfw.core.data.encode import Encoder, row_limit
+from llmfw.core.data.examples import Example
+from llmfw.core.data.formats import Form
+from llmfw.core.data.mixture import Mix, Until
+from llmfw.core.data.module import ConfiguredData, DataModule, held_out_file
 from llmfw.core.data.order import Order, stable_hash
-from llmfw.core.data.reader import BadRows, ReadCounts, check_rows
-from llmfw.core.data.report import DataReport, describe
-from llmfw.core.data.split import split_rows
-from llmfw.core.data.token_cache import cached
-from llmfw.core.errors import DataError, LlmfwError, PluginError
-from llmfw.core.records import DatasetTransform, Row, Transformed
+from llmfw.core.data.origin import names_split
+from llmfw.core.data.parts import (
+    Part,
+    Reading,
+    encode_part,
+    extras_of,
+    kind_of,
+    make_encoder,
+    note_leaks,
+    pack_part,
+    read_part,
+    tell_apart,
+)
+from llmfw.core.data.reader import BadRows, ReadCounts
+from llmfw.core.data.report import DataReport, SourceReport, describe
+from llmfw.core.data.sources import Source, open_sources, refuse_extras, refuse_kinds
+from llmfw.core.data.transforms import Transforms as Transforms
+from llmfw.core.data.transforms import order_of, transform_examples, transform_rows
+from llmfw.core.errors import DataError, PluginError
+from llmfw.core.models.encoder_decoder import Sides
+from llmfw.core.records import Row
 from llmfw.core.schema import Root
 
+if TYPE_CHECKING:
+    from llmfw.core.data.stream_loader import Stream
+
 SPLITS = ("train", "validation")
-Transforms = Sequence[tuple[str, DatasetTransform]]
-"""(plugin, transform), in the order in which the user lists plugins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +51,38 @@ class Prepared:
     """
 
     train: list[Example]
+    """The training samples; none where they're streamed."""
     validation: list[Example]
     rows: dict[str, list[Row]]
     report: DataReport
     form: Form
+    """The rows' form; of a mixture the first source's."""
     order: Order | None = None
     fingerprint: str = ""
     """Hash of every token and mask, in order: what a resumed run must find again."""
     max_length: int = 0
     """Longest example, in this tokenizer's tokens."""
+    mix: Mix | None = None
+    """Weights of the sources, where there are several."""
+    stream: Stream | None = None
+    """Where training samples come from while training, with ``data.streaming``."""
+    parts: tuple[Part, ...] = ()
+    """What each source gave."""
+
+    def head(self, count: int) -> list[Example]:
+        """The first training samples, for a look at them."""
+        return self.train[:count] if self.stream is None else self.stream.head(count)
 
 
 def prepare(
-    config: Root, tokenizer: Any, transforms: Transforms = (), datamodule: DataModule | None = None
+    config: Root,
+    tokenizer: Any,
+    transforms: Transforms = (),
+    datamodule: DataModule | None = None,
+    sides: Sides | None = None,
 ) -> Prepared:
-    """The examples of ``config.data`` (or of ``datamodule``) for this tokenizer.
+    """The examples of ``config.data`` (or of ``datamodule``) for this tokenizer; ``sides`` says how the rows
+    of an encoder-decoder are laid out.
 
     Raises:
         DataError: a file, row or setting that can't be used; a transform that selects nothing.
@@ -62,27 +96,43 @@ def prepare(
             f"{type(source).__module__}.{type(source).__qualname__} is no llmfw.DataModule",
             mend="derive from llmfw.DataModule and write rows(split)",
         )
-    bad = BadRows(skip=data.on_bad_row == "skip", limit=data.max_bad_rows)
-    counts = ReadCounts()
-    limit = length_limit(tokenizer, data.max_length)
+    mixed = bool(data.mix) and isinstance(source, ConfiguredData)
+    sources = open_sources(data, tokenizer) if mixed else [Source("", source)]
+    mix = None
+    if mixed:
+        weights = dict(zip((part.label for part in sources), data.mix.values(), strict=True))
+        mix = Mix(weights, cast(Until, data.mix_until))
+    limit, note = row_limit(tokenizer, data.max_length, sides)
     report = DataReport(source=source.name(), max_length=limit, too_long_policy=data.too_long)
-    form, rows = _read(source, config, bad, counts, report)
-    for owner, transform in transforms:
-        if transform.stage == "rows":
-            for split in transform.splits:
-                changed = _apply(owner, transform, split, rows.get(split, []), report)
-                rows[split] = _recheck(changed, owner, transform, form)
-    encoder = Encoder(tokenizer, limit, cast(TooLong, data.too_long))
-    examples = {split: _encode(encoder, form, rows[split], bad) for split in SPLITS}
-    for stage in ("tokens", "units"):
-        if stage == "units" and data.packing:
-            examples = {split: _pack(found, limit) for split, found in examples.items()}
-        for owner, transform in transforms:
-            if transform.stage == stage:
-                for split in transform.splits:
-                    examples[split] = _apply(owner, transform, split, examples[split], report)
-                    _check_ids(examples[split], owner, transform)
-    _finish(report, source, form, examples, encoder, bad, counts)
+    report.notes += [note] if note else []
+    if data.streaming:
+        from llmfw.core.data.streaming import prepare_stream
+
+        return prepare_stream(config, tokenizer, sources, mix, report, sides)
+    bad = BadRows(skip=data.on_bad_row == "skip", limit=data.max_bad_rows)
+    reading = Reading(data, bad, ReadCounts(), report, {} if data.deduplicate else None)
+    parts = [read_part(part, reading) for part in sources]
+    if mixed:
+        parts += held_out_of_all(config, tokenizer, reading)
+        refuse_kinds([kind_of(part) for part in parts])
+    if mixed or parts[0].source.module.located("validation", BadRows(), ReadCounts()) is not None:
+        note_leaks(parts, report)
+    for part in parts:
+        transform_rows(transforms, part.rows, part.form, report, part.label)
+    if mixed:
+        tell_apart(parts, report)
+    encoder = make_encoder(tokenizer, limit, data.too_long, sides)
+    for part in parts:
+        encode_part(encoder, part, bad, limit)
+        transform_examples(transforms, "tokens", part.examples, report, part.label)
+        if data.packing:
+            pack_part(part, limit)
+        transform_examples(transforms, "units", part.examples, report, part.label)
+    if mixed:
+        refuse_extras([extras_of(part) for part in parts])
+    examples = {"train": _joined(parts, "train"), "validation": interleaved(parts)}
+    rows = {split: [row for part in parts for row in part.rows.get(split, [])] for split in SPLITS}
+    _finish(report, source, parts, mix, examples, encoder, reading)
     if not examples["train"]:
         raise DataError(
             "NO-SAMPLES",
@@ -96,238 +146,95 @@ def prepare(
         validation=examples["validation"],
         rows=rows,
         report=report,
-        form=form,
-        order=_order(transforms),
+        form=parts[0].form,
+        order=order_of(transforms),
         fingerprint=fingerprint(examples["train"], examples["validation"]),
         max_length=limit,
+        mix=mix,
+        parts=tuple(parts),
     )
 
 
 def fingerprint(*splits: Sequence[Example]) -> str:
-    """16 hex digits over ids, tokens and masks of these splits, in order."""
+    """16 hex digits over ids, sources, tokens and masks of these splits, in order."""
     whole = 0
     for split in splits:
         whole = stable_hash(whole, len(split))
         for example in split:
-            parts = [part for sequence in example.sequences for part in (sequence.ids, sequence.trained)]
-            whole = stable_hash(whole, example.id, sorted(example.extra.items()), *parts)
+            flat: list[int] = []
+            for sequence in example.sequences:
+                flat += (-len(sequence), *sequence.ids, *sequence.trained, -len(sequence.encoder))
+                flat += sequence.encoder
+            tokens = array("q", flat).tobytes().hex()
+            whole = stable_hash(whole, example.id, example.source, sorted(example.extra.items()), tokens)
     return f"{whole:016x}"
 
 
-def _read(
-    source: DataModule, config: Root, bad: BadRows, counts: ReadCounts, report: DataReport
-) -> tuple[Form, dict[str, list[Row]]]:
-    data = config.data
-    share = held_out_share(data.validation)
-    configured = isinstance(source, ConfiguredData)  # the settings speak of data.name only
-    kind = data.kind if configured else source.kind
-    split_key = data.split_key if configured else source.split_key
-    limit = None if isinstance(source, RowsData) else data.limit
-    places = source.located("train", bad, counts)
-    if places is None:
-        raise PluginError(
-            "DATA-MODULE", f"{source.name()}.rows('train') returned None", mend="return the training rows"
-        )
-    form, train = check_rows(islice(places, limit), bad, kind)
-    counts.rows += len(train)
-    if not train:
-        left = f"; {bad.count} were skipped, the first: {bad.messages[0]}" if bad.count else ""
-        raise DataError(
-            "NO-ROWS",
-            f"there are no rows in it{left}",
-            file=source.name(),
-            mend="give data with at least one row",
-        )
-    held_out = source.located("validation", bad, counts)
-    if held_out is not None:
-        other, validation = check_rows(held_out, bad, kind)
-        counts.rows += len(validation)
-        if validation and other != form:
-            raise DataError(
-                "FORMS",
-                f"the held-out rows are {other} rows, the training rows {form} rows",
-                file=source.name(),
-                mend="give both one form",
-            )
-        _note_leaks(train, validation, report)
-    else:
-        try:
-            train, validation = split_rows(train, share, split_key)
-        except RowError as problem:
-            raise DataError(
-                "SPLIT", problem.what, file=source.name(), key=problem.key, mend=problem.mend
-            ) from problem
-        if share and not validation:
-            report.warnings.append("nothing is held out: all rows have one value of the split's key")
-    return form, {"train": train, "validation": validation}
+def held_out_of_all(config: Root, tokenizer: Any, reading: Reading) -> list[Part]:
+    """The one held-out file of a mixture, as a part without training rows; [] where there's none."""
+    name = held_out_file(config.data.validation)
+    if name is None or any(names_split(replace(config.data, name=each, mix={})) for each in config.data.mix):
+        return []
+    data = replace(config.data, name=name, mix={}, validation=None, limit=None)
+    part = read_part(Source("", ConfiguredData(data, tokenizer), data), replace(reading, seen=None))
+    part.rows = {"train": [], "validation": part.rows["train"]}
+    return [part]
 
 
-def _note_leaks(train: list[Row], validation: list[Row], report: DataReport) -> None:
-    prompts = {content_hash({"prompt": prompt_of(row)}) for row in train if prompt_of(row)}
-    shared = sum(content_hash({"prompt": prompt_of(row)}) in prompts for row in validation)
-    if shared:
-        report.warnings.append(
-            f"{shared} of the {len(validation)} held-out rows ask what training rows ask too"
-        )
-
-
-class _SomeRefused(Exception):
-    """Some rows were refused: there are examples, but nothing to keep for later."""
-
-
-def _encode(encoder: Encoder, form: Form, rows: Sequence[Row], bad: BadRows) -> list[Example]:
-    """The rows' examples, from the cache where they were tokenised before and none was refused."""
-    examples: list[Example] = []
-
-    def encode() -> list[Example]:
-        refused = bad.count
-        examples.extend(_encode_rows(encoder, form, rows, bad))
-        if bad.count > refused:
-            raise _SomeRefused
-        return examples
-
-    try:
-        return cached(encoder, form, rows, encode)
-    except _SomeRefused:
-        return examples
-
-
-def _encode_rows(encoder: Encoder, form: Form, rows: Sequence[Row], bad: BadRows) -> list[Example]:
-    examples: list[Example] = []
-    for row in rows:
-        try:
-            example = encoder.encode(form, row)
-        except RowError as problem:
-            bad.refuse(str(row.get(PLACE) or f"row {row['id']}"), problem)
-            continue
-        if example is not None:
-            examples.append(example)
-    return examples
-
-
-def _pack(examples: list[Example], limit: int) -> list[Example]:
-    if examples and examples[0].kind == "preference":
-        raise DataError(
-            "PACKING", "preference pairs can't be packed", key="data.packing", mend="set data.packing=false"
-        )
-    return pack(examples, limit)
-
-
-def _apply(
-    owner: str, transform: DatasetTransform, split: str, items: list[Any], report: DataReport
-) -> list[Any]:
-    """The transform's answer, checked not to be empty; errors name plugin and transform."""
-    if not items:
-        return items
-    answer = _guarded(owner, transform, transform.apply, items)
-    if isinstance(answer, Transformed):
-        at = "data" if split == "train" else f"data/{split}"
-        report.metrics.update(
-            {f"{at}/{owner}/{name}": float(value) for name, value in answer.metrics.items()}
-        )
-        report.tables.update({f"{owner}/{name}/{split}": list(rows) for name, rows in answer.tables.items()})
-        answer = answer.items
-    changed: list[Any] = _guarded(owner, transform, list, answer)
-    report.transforms.append(
-        f"{owner}/{transform.name} ({transform.stage}, {split}): {len(items)} -> {len(changed)}"
-    )
-    if not changed:
-        raise DataError(
-            "TRANSFORM-EMPTY",
-            f"plugin {owner!r}: transform {transform.name!r} left none of {len(items)} {transform.stage} "
-            f"of the {split} split",
-            mend=f"loosen the settings of {owner}, or leave it out",
-        )
-    return changed
-
-
-def _guarded(owner: str, transform: DatasetTransform, call: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return call(*arguments)
-    except LlmfwError as error:
-        error.add_note(f"raised by plugin {owner!r} in transform {transform.name!r}")
-        raise
-    except (Exception, SystemExit) as error:
-        raise PluginError(
-            "PLUGIN-RAISED",
-            f"plugin {owner!r} failed in transform {transform.name!r}: {type(error).__name__}: {error}",
-            mend="mend the plugin, or leave it out",
-        ) from error
-
-
-def _recheck(rows: list[Any], owner: str, transform: DatasetTransform, form: Form) -> list[Row]:
-    """Rows of a transform are checked like those of a file; they may be new, but not of another form."""
-    who = f"plugin {owner!r}, transform {transform.name!r}"
-    located = [
-        ((row.get(PLACE) if isinstance(row, dict) else None) or f"row {number}", row)
-        for number, row in enumerate(rows, 1)
+def interleaved(parts: Sequence[Part]) -> list[Example]:
+    """The held-out samples of all sources, spread evenly, so that any beginning holds some of each."""
+    placed = [
+        ((index + 0.5) / len(found), number, index)
+        for number, part in enumerate(parts)
+        for found in (part.examples.get("validation", []),)
+        for index in range(len(found))
     ]
-    try:
-        return check_rows(located, BadRows(), form)[1]
-    except DataError as error:
-        raise PluginError(
-            "TRANSFORM", f"{who} returned a row that can't be used: {error}", mend="mend the plugin"
-        ) from error
+    return [parts[number].examples["validation"][index] for _, number, index in sorted(placed)]
 
 
-def _check_ids(examples: Sequence[Any], owner: str, transform: DatasetTransform) -> None:
+def _joined(parts: Sequence[Part], split: str) -> list[Example]:
+    """The samples of all sources, in their order.
+
+    Raises:
+        DataError: SAMPLE-IDS, one id twice.
+    """
+    found = [example for part in parts for example in part.examples.get(split, [])]
     seen: set[str] = set()
-    for example in examples:
-        if not isinstance(example, Example):
-            what = f"returned {type(example).__name__}, not an Example"
-        elif example.id in seen:
-            what = f"returned two samples with the id {example.id}"
-        else:
-            seen.add(example.id)
-            continue
-        raise PluginError(
-            "TRANSFORM",
-            f"plugin {owner!r}, transform {transform.name!r} {what}",
-            mend="mend the plugin: ids stay unique",
-        )
-
-
-def _order(transforms: Transforms) -> Order | None:
-    found = [(owner, transform) for owner, transform in transforms if transform.stage == "order"]
-    if not found:
-        return None
-    owner, transform = found[0]
-    return _NamedOrder(owner, transform)
-
-
-@dataclass(frozen=True)
-class _NamedOrder:
-    owner: str
-    transform: DatasetTransform
-
-    def __call__(self, examples: list[Example], epoch: int) -> Sequence[int]:
-        return list(_guarded(self.owner, self.transform, self.transform.apply, examples, epoch))
+    for example in found:
+        if example.id in seen:
+            raise DataError(
+                "SAMPLE-IDS",
+                f"two training samples have the id {example.id}",
+                file=example.source or None,
+                mend="rename one of the rows",
+            )
+        seen.add(example.id)
+    return found
 
 
 def _finish(
     report: DataReport,
     source: DataModule,
-    form: Form,
+    parts: Sequence[Part],
+    mix: Mix | None,
     examples: dict[str, list[Example]],
     encoder: Encoder,
-    bad: BadRows,
-    counts: ReadCounts,
+    reading: Reading,
 ) -> None:
-    report.form = form
-    report.recipe = dict(source.recipe())
-    report.files, report.lines, report.rows_read = counts.files, counts.lines, counts.rows
-    report.blank_lines, report.byte_order_marks = counts.blank, counts.bom
-    report.rows_skipped, report.skipped = bad.count, list(bad.messages)
-    encoded = encoder.counts
-    report.too_long, report.cut, report.pairs_cut_equal = (
-        encoded.too_long,
-        encoded.cut,
-        encoded.pairs_cut_equal,
-    )
-    report.splits = {split: describe(found) for split, found in examples.items()}
-    report.notes += list(encoded.notes)
-    if encoded.pairs_cut_equal:
-        report.warnings.append(
-            f"truncation made {encoded.pairs_cut_equal} pairs equally long: such a pair no longer shows "
-            "which answer was longer; raise data.max_length or set data.too_long=drop"
-        )
+    report.form = ", ".join(dict.fromkeys(part.form for part in parts))
+    report.note_reading(reading.counts, reading.bad)
+    report.note_encoding(encoder.counts)
+    capacity = report.max_length if reading.data.packing else None
+    report.splits = {split: describe(found, capacity) for split, found in examples.items()}
+    if mix is None:
+        report.recipe = dict(source.recipe())
+        return
+    for part in parts:
+        if part.label:
+            report.sources[part.label] = SourceReport(
+                form=part.form,
+                weight=mix.weights[part.label],
+                share=mix.shares[part.label],
+                recipe=dict(part.source.module.recipe()),
+                splits={split: describe(found, capacity) for split, found in part.examples.items()},
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.resources import files
 from typing import Any, Final
 
 from llmfw.core.data.module import DataModule
@@ -15,6 +16,15 @@ SOURCES: Final[dict[str, str]] = {
     "champ-problems": "llmfw.core.data.champ.rows:ChampProblems",
 }
 """Preset -> class built with (data settings, tokenizer); it's imported when it's opened."""
+
+
+def preset_settings(name: str) -> dict[str, Any]:
+    """What ``configs/data/NAME.yaml`` says, for a source of a mixture."""
+    import yaml
+
+    text = (files("llmfw") / "configs" / "data" / f"{name}.yaml").read_text(encoding="utf-8")
+    said: dict[str, Any] = yaml.safe_load(text)
+    return said
 
 
 def open_preset(config: DataConfig, tokenizer: Any) -> DataModule | None:

@@ -89,9 +89,6 @@ class DataReport:
     """The sources of a mixture, by their labels."""
     streamed: dict[str, Any] = field(default_factory=dict)
     """What was streamed, once training has ended."""
-    duplicates: int = 0
-    dialects: dict[str, int] = field(default_factory=dict)
-    """Rows of other forms that were recognised, and how they were read."""
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -110,6 +107,20 @@ class DataReport:
         self.blank_lines, self.byte_order_marks = counts.blank, counts.bom
         self.rows_skipped, self.skipped = bad.count, list(bad.messages)
         self.duplicates, self.dialects = counts.duplicates, dict(counts.dialects)
+
+    def take_streamed(self, told: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what a stream's sources counted, by their labels ("all": the only one)."""
+        self.streamed = {label: dict(tally) for label, tally in told.items()}
+        tallies = list(told.values())
+        self.rows_read = sum(tally["rows"] for tally in tallies)
+        self.rows_skipped = sum(tally["bad"] for tally in tallies)
+        self.skipped = [message for tally in tallies for message in tally["messages"]]
+        self.too_long = sum(tally["too_long"] for tally in tallies)
+        self.cut = sum(tally["cut"] for tally in tallies)
+        self.pairs_cut_equal = sum(tally["pairs_cut_equal"] for tally in tallies)
+        self.notes = list(
+            dict.fromkeys([*self.notes, *(note for tally in tallies for note in tally["notes"])])
+        )
 
     def note_encoding(self, counts: EncodeCounts) -> None:
         """Take over what tokenising counted."""
@@ -145,6 +156,8 @@ class DataReport:
         parts: list[RenderableType] = [facts, table]
         if self.sources:
             parts.append(self._sources())
+        if self.streamed:
+            parts.append(self._streamed())
         lines = [Text(f"warning: {text}", style="yellow") for text in self.warnings]
         return Group(*parts, *[Text(f"note: {text}") for text in self.notes], *lines)
 
@@ -165,6 +178,18 @@ class DataReport:
             )  # fmt: skip
         return table
 
+    def _streamed(self) -> RenderableType:
+        """A line for each source that was streamed: what training has seen of it."""
+        from rich.table import Table
+
+        table = Table(box=None, padding=(0, 2))
+        for column in ("streamed", "rows read", "passes", "samples", "tokens", "shortest", "longest"):
+            table.add_column(column, justify="left" if column == "streamed" else "right")
+        for label, tally in self.streamed.items():
+            numbers = (tally[name] for name in ("rows", "passes", "samples", "tokens", "shortest", "longest"))
+            table.add_row(label, *(f"{number:,}" for number in numbers))
+        return table
+
     def _facts(self) -> dict[str, str]:
         facts = {"data": f"{self.source} ({self.form} rows)"}
         facts.update({name: _words(value) for name, value in self.recipe.items()})
@@ -173,7 +198,6 @@ class DataReport:
             ("rows_skipped", "skipped"),
             ("blank_lines", "blank lines"),
             ("byte_order_marks", "byte order marks"),
-            ("duplicates", "duplicates dropped"),
             ("duplicates", "dropped: their content was seen before"),
         )
         for count, what in ((getattr(self, name), words) for name, words in passed):
@@ -190,8 +214,6 @@ class DataReport:
                     f"{split.rows} rows of up to {self.max_length} tokens, {split.efficiency:.1%} of their "
                     "positions used"
                 )
-        if self.dialects:
-            facts["read as"] = "; ".join(f"{count} rows: {how}" for how, count in self.dialects.items())
         if self.form == "preference":
             for name, split in self.splits.items():
                 facts[f"longer side, {name}"] = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmfw.core.errors import ConflictError, UsageError
+from llmfw.core.schema import DataConfig
 from llmfw.core.settings.keys import NAMED, NEEDED, TIED, Leaf, Node, Section, Table, find
 from llmfw.core.settings.strict_yaml import Document, kind_of, parse_value
 from llmfw.core.settings.values import WrongValue, fit, shown
@@ -233,6 +234,38 @@ def _split(root: Section, key: str) -> list[str]:
         if isinstance(node, Table) and isinstance(node.values, Leaf) and node.values.type is not Any:
             return [*parts[:count], ".".join(parts[count:])]
     return parts
+
+
+def settle_mix(layers: Sequence[Layer]) -> bool:
+    """Decide between ``data.name`` and ``data.mix``: the higher layer holds, and drops the other with what
+    belongs to it; True: a mixture.
+
+    Raises:
+        UsageError: MIX-NAME, one layer sets both.
+    """
+    name, mix = ("data", "name"), ("data", "mix")
+    own = [layer for layer in layers if layer.kind not in ("defaults", "preset")]
+    named = [index for index, layer in enumerate(own) if layer.get(name) is not None]
+    mixed = [index for index, layer in enumerate(own) if any(item.path[:2] == mix for item in layer.settings)]
+    mixed = [index for index in mixed if own[index].get(mix) is None]  # an empty mapping is no mixture
+    if not mixed:
+        return False
+    if named and named[-1] == mixed[-1] and own[mixed[-1]].kind != "saved":
+        setting = own[mixed[-1]].get(name)
+        assert setting is not None
+        raise UsageError(
+            "MIX-NAME", "data.name and data.mix are both set", mend="keep one of them: a mixture's sources "
+            "stand in data.mix alone", file=setting.origin.file, line=setting.origin.line, key="data.name",
+        )  # fmt: skip
+    holds = not named or mixed[-1] >= named[-1]
+    tied = {name, *(("data", key) for key in TIED[DataConfig])} if holds else {mix}
+    last = mixed[-1] if holds else named[-1]
+    for index, layer in enumerate(own[: last + 1]):
+        if holds and index == last and layer.kind != "saved":
+            continue  # what stands beside the mixture is meant for it
+        drop = {name} if holds and layer.kind == "saved" else tied
+        layer.settings = [item for item in layer.settings if item.path[:2] not in drop]
+    return holds
 
 
 def put_aside_tied(layers: list[Layer], root: Section) -> None:

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from llmfw.core.batch import Batch
 from llmfw.core.records import Loss, NamedMetric, Policy
 from llmfw.core.schema import OptimizerConfig
+
+
+class Position(Protocol):
+    """A source of batches with a position that isn't a function of the step alone."""
+
+    def position(self, step: int) -> Mapping[str, Any] | None:
+        """Where it stands once ``step`` steps are done, as json."""
+
+    def restore(self, step: int, position: Mapping[str, Any]) -> None:
+        """Take over a checkpoint's position."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +64,8 @@ class Training:
     them."""
     load: Callable[[Any, Path], None] | None = None
     """(built, folder) reads what ``save`` wrote, in place."""
+    stream: Position | None = None
+    """Where streamed data stands; kept in checkpoints."""
     about: Callable[[Any], Mapping[str, Any]] = lambda built: {}
     """(built) -> further keys of a checkpoint's manifest, json."""
 

@@ -24,7 +24,7 @@ from llmfw.callbacks import (
 )
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified
-from llmfw.core.data import StepLoader, collate_with, source_of, validation_batches
+from llmfw.core.data import StepLoader, StreamLoader, collate_with, source_of, validation_batches
 from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.generation import prompt_of
 from llmfw.core.models import (
@@ -115,6 +115,7 @@ def total_steps(job: Job) -> int:
             key="trainer.max_steps",
         )
     per_epoch = _loader(job, max_steps=1).steps_per_epoch
+    assert per_epoch is not None  # a stream has max_steps
     return max(1, math.ceil((trainer.epochs if trainer.epochs is not None else 1.0) * per_epoch))
 
 
@@ -147,25 +148,26 @@ def manifest_of(assembled: Assembled, built: Any) -> dict[str, Any]:
 
 def _loader(
     job: Job, *, max_steps: int, start: int = 0, rank: int = 0, world: int | None = None
-) -> StepLoader:
+) -> StepLoader | StreamLoader:
     root = job.assembled.run.config
     pad = job.assembled.tokenizer.pad_token_id
-    return StepLoader(
-        job.prepared.train,
-        job.references.collate or collate_with(pad),
-        micro_batch=root.trainer.micro_batch,
-        accumulate=root.trainer.accumulate,
-        seed=root.seed,
-        max_steps=max_steps,
-        start_step=start,
-        rank=rank,
-        world=root.trainer.devices * root.trainer.nodes if world is None else world,
-        workers=root.data.workers,
-        order=job.prepared.order,
-        mix=job.prepared.mix,
-        group_by_length=root.data.group_by_length,
-        pad_id=pad,
-    )
+    collate = job.references.collate or collate_with(pad)
+    alike: dict[str, Any] = {
+        "micro_batch": root.trainer.micro_batch,
+        "accumulate": root.trainer.accumulate,
+        "seed": root.seed,
+        "max_steps": max_steps,
+        "start_step": start,
+        "rank": rank,
+        "world": root.trainer.devices * root.trainer.nodes if world is None else world,
+        "workers": root.data.workers,
+        "group_by_length": root.data.group_by_length,
+        "pad_id": pad,
+    }
+    if job.prepared.stream is not None:
+        return StreamLoader(job.prepared.stream, collate, **alike)
+    order, mix = job.prepared.order, job.prepared.mix
+    return StepLoader(job.prepared.train, collate, **alike, order=order, mix=mix)
 
 
 class _AtStart(Callback):
@@ -229,6 +231,7 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         gather=lambda built, keep: whole_weights(built, keep=keep),
         load=load_weights,
         about=lambda built: manifest_of(assembled, built),
+        stream=job.prepared.stream,
     )
 
 

@@ -5,7 +5,7 @@ and plugins.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -47,12 +47,16 @@ class Sums:
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def add(self, output: LossOutput, units: int, auxiliary: Tensor | None) -> None:
-        """Add a micro-batch: its loss over its units, its metrics, and the model's auxiliary loss where
-        there's one.
+    def add(
+        self, output: LossOutput, units: int, auxiliary: Tensor | None, source: str | None = None
+    ) -> None:
+        """Add a micro-batch: its loss over its units (once more for its ``source``, where it's of one), its
+        metrics, and the model's auxiliary loss where there's one.
         """
         device = output.total.device
         self._add("loss", output.total, units, device)
+        if source:
+            self._add(f"loss/{source}", output.total, units, device)
         if auxiliary is not None:
             self._add("auxiliary_loss", auxiliary, 1, device)
         for name, (total, count) in output.metrics.items():
@@ -112,6 +116,7 @@ def validate(
     *,
     device: torch.device | str | None = None,
     shared: bool = False,
+    source: Callable[[Batch], str | None] = lambda batch: None,
 ) -> Validated:
     """Mean loss and metrics of ``policy`` over ``batches``.
 
@@ -120,6 +125,7 @@ def validate(
         shared: the batches are this process's share of them, and every process of the run makes this call;
         without
             it nothing is exchanged, so that one process may validate alone.
+        source: which source of a mixture a batch is of; its loss is told as ``loss/SOURCE`` too.
 
     Raises:
         DataError: NOTHING-TO-VALIDATE, where the batches hold no unit of the loss.
@@ -136,7 +142,7 @@ def validate(
             batch = batch.to(device)
             output: LossOutput = loss.call(policy, batch, reference)
             count = units_of(loss, batch)
-            sums.add(output, count, auxiliary_of(policy))
+            sums.add(output, count, auxiliary_of(policy), source(batch))
             for metric, state in own:
                 metric.update(state, output, batch)
             details.add(output)

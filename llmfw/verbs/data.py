@@ -161,14 +161,18 @@ def _offered(root: Any, manager: Any, tokenizer: Any) -> tuple[Any, Any]:
 
 def _prepare(layers: dict[str, Any]) -> tuple[Prepared, Any]:
     """The data as ``fit`` would have it, without asking for a loss or a model."""
-    from llmfw.core.data import prepare
-    from llmfw.core.models import load_tokenizer
+    from llmfw.core.assemble import row_maker
+    from llmfw.core.data import open_tokenizer, prepare
+    from llmfw.core.say import say
 
     settled, manager = _settled(layers)
     root = settled.resolved.root
-    tokenizer = load_tokenizer(settled.source.model, root.tokenizer)
+    opened = open_tokenizer(root, settled.source, row_maker(manager))
+    for note in opened.notes:
+        say(note)
+    tokenizer = opened.tokenizer
     transforms, source = _offered(root, manager, tokenizer)
-    return prepare(root, tokenizer, transforms, source, _sides(settled.source, tokenizer)), tokenizer
+    return prepare(root, tokenizer, transforms, source, _sides(opened.source, tokenizer)), tokenizer
 
 
 def _sides(source: Any, tokenizer: Any) -> Any:

@@ -339,7 +339,7 @@ def _asked_and_replied(row: Raw) -> Said:
     given = _given(row)
     if given & {"messages", "completion", "instruction"}:
         return None
-    asked = next((name for name in _ASKED if name in given), None)
+    asked: str | None = next((name for name in _ASKED if name in given), None)
     if {"chosen", "rejected"} <= given:
         return _pair(row, asked)
     if asked is None and {"input", "output"} <= given:

@@ -22,6 +22,7 @@ from llmfw.core.schema import DataConfig
 _ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT: Final = re.compile(r"@([0-9a-f]{40})/")
 _ROWS_AT_ONCE = 256
+_UNREACHED: Final = {"ConnectionError", "OfflineModeIsEnabled", "ConnectError", "TimeoutException", "Timeout"}
 _SWITCHES: Final = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _ON: Final = ("1", "ON", "YES", "TRUE")
 
@@ -45,6 +46,8 @@ class HubData:
         self.config = config
         self.saved = is_saved(Path(config.name).expanduser())
         self._splits: dict[str, Any] | None = None
+        self._commit: str | None = None
+        self._cached = False
         self._bare = False
 
     def located(self, split: str, bad: BadRows, counts: ReadCounts) -> Iterator[tuple[str, object]] | None:
@@ -99,13 +102,12 @@ class HubData:
         if self._splits is None:
             return {}
         said: dict[str, Any] = {}
+        if self._commit:
+            said["commit"] = self._commit + (" (from the cache)" if self._cached else "")
         for name in filter(None, dict.fromkeys((self.config.split, self.held_out()))):
-            data = self._splits.get(name)
-            commit = _commit(data) or self.config.revision
-            if commit:
-                said["commit"] = commit
-            if getattr(data, "_fingerprint", None):
-                said[f"fingerprint, {name}"] = data._fingerprint
+            mark = getattr(self._splits.get(name), "_fingerprint", None)
+            if mark:
+                said[f"fingerprint, {name}"] = mark
         if self.config.subset:
             said["subset"] = self.config.subset
         return said
@@ -137,19 +139,37 @@ class HubData:
     def _fetched(self) -> dict[str, Any]:
         datasets = _library()
         config = self.config
+        self._commit = _commit_on_hub(config.name, config.revision)
+        before = datasets.config.HF_HUB_OFFLINE
+        # unreachable: the library would ask again and again before it looks into its cache
+        datasets.config.HF_HUB_OFFLINE = before or self._commit is None
         try:
             loaded = datasets.load_dataset(
                 config.name, config.subset, revision=config.revision, streaming=config.streaming
             )
         except Exception as error:  # the library raises its own, requests', httpx' and fsspec's
             raise self._failed(error) from error
+        finally:
+            datasets.config.HF_HUB_OFFLINE = before
+        found = self._commit or next((commit for data in loaded.values() if (commit := _commit(data))), None)
+        if self._commit is None:
+            self._cached = True
+            if config.revision and found != config.revision:
+                raise ResourceError(
+                    "HUB",
+                    f"the hub can't be reached, and the cache holds commit {found or 'unknown'}",
+                    file=config.name,
+                    key="data.revision",
+                    mend=f"fetch {config.revision} where there is a network, or set data.revision={found}",
+                )
+        self._commit = found
         return dict(loaded)
 
     def _failed(self, error: Exception) -> DataError | ResourceError:
         config = self.config
         names = {kind.__name__ for kind in type(error).__mro__}
         offline = any(os.environ.get(name, "").upper() in _ON for name in _SWITCHES)
-        unreached = offline or names & {"ConnectionError", "OfflineModeIsEnabled", "ConnectError", "Timeout"}
+        unreached = offline or names & _UNREACHED
         if unreached:
             why = "the hub is switched off (HF_HUB_OFFLINE)" if offline else "the hub can't be reached"
             return ResourceError(
@@ -196,6 +216,17 @@ def _plain_rows(data: Any) -> Iterator[Mapping[str, Any]]:
         return
     for table in data.with_format("arrow").iter(batch_size=_ROWS_AT_ONCE):
         yield from table.to_pylist()
+
+
+def _commit_on_hub(name: str, revision: str | None) -> str | None:
+    """The commit that a revision stands for; None where the hub can't be asked or doesn't know it."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(name, revision=revision, timeout=10).sha
+    except Exception as error:  # offline, unreachable, unknown, private: loading says which
+        unreached = {kind.__name__ for kind in type(error).__mro__} & _UNREACHED
+        return None if unreached else ""
 
 
 def _commit(data: Any) -> str | None:

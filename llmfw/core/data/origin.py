@@ -92,13 +92,13 @@ def names_split(config: DataConfig) -> bool:
 def _check_settings(config: DataConfig) -> None:
     path = Path(config.name).expanduser()
     if is_saved(path):
-        what, idle = "a saved data set", ("revision", "subset", "options")
+        what, idle = "a saved data set", ["revision", "subset", "options"]
     elif is_hub_id(config.name):
-        what, idle = "a data set of the hub", ("options",)
+        what, idle = "a data set of the hub", ["options"]
     elif path.is_dir():
-        what, idle = "a folder of files", ("revision",)
+        what, idle = "a folder of files", ["revision"]
     else:
-        what, idle = "files", ("revision", "subset", "split")
+        what, idle = "files", ["revision", "subset", "split"]
     refuse_idle(config, what, idle)
 
 

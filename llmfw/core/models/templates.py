@@ -1,4 +1,4 @@
-"""Chat templates that have a name: ``configs/templates/NAME.jinja``, and the control tokens that they need."""
+"""Chat templates that have a name (``configs/templates/NAME.jinja``) and the control tokens they need."""
 
 from __future__ import annotations
 
@@ -54,21 +54,32 @@ def find_template(name: str, tokenizer: Any) -> str:
             fitting = [other for other in NAMED if not missing_tokens(tokenizer, NAMED[other], other)]
             raise UsageError(
                 "TEMPLATE-TOKENS",
-                f"the template {name} writes {', '.join(missing)}, which the tokenizer doesn't have as one token",
+                f"the template {name} writes {', '.join(missing)}: the tokenizer has no such token",
                 mend=f"choose one that fits it ({', '.join(fitting) or 'none does'}), or another tokenizer",
                 key="tokenizer.template",
             )
         return NAMED[name]
+    template = read_template(name)
+    missing = missing_tokens(tokenizer, template)
+    if missing:
+        say(
+            f"warning: {name} writes {', '.join(missing)}: the tokenizer has no such token, so it is "
+            "spelt out in pieces and can't end a turn"
+        )
+    return template
+
+
+def read_template(name: str) -> str:
+    """The text of a named template, or of a file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name in NAMED:
+        return NAMED[name]
     path = Path(name).expanduser()
     if path.is_file():
-        template = path.read_text(encoding="utf-8")
-        missing = missing_tokens(tokenizer, template)
-        if missing:
-            say(
-                f"warning: {path} writes {', '.join(missing)}, which the tokenizer doesn't have as one token: "
-                "it is spelt out in pieces, and can't end a turn"
-            )
-        return template
+        return path.read_text(encoding="utf-8")
     raise UsageError(
         "TEMPLATE",
         f"no chat template named {name!r}",

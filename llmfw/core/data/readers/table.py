@@ -16,7 +16,7 @@ STRUCTURES: Final = frozenset(
     {"messages", "conversations", "conversation", "tools", "tool_calls", "spans", "extra", "meta", "tests"}
 )
 """Keys whose cells are JSON, in tables and where a column of strings stands for them."""
-_MAY_BE_MESSAGES: Final = frozenset({"prompt", "chosen", "rejected", "completion"})
+MAY_BE_MESSAGES: Final = frozenset({"prompt", "chosen", "rejected", "completion"})
 _NUMBERS: Final = frozenset({"reward"})
 
 
@@ -134,8 +134,8 @@ def row_of(cells: Mapping[str, Any]) -> dict[str, Any]:
             row[key] = None
         elif key in STRUCTURES:
             row[key] = structure(cell, key)
-        elif key in _MAY_BE_MESSAGES and cell.lstrip().startswith("["):
-            row[key] = _messages_or_text(cell)
+        elif key in MAY_BE_MESSAGES:
+            row[key] = messages_or_text(cell)
         elif key == "solution" and cell.lstrip().startswith('["'):
             row[key] = _steps_or_text(cell)
         elif key in _NUMBERS:
@@ -158,7 +158,10 @@ def structure(cell: str, key: str) -> Any:
         ) from None
 
 
-def _messages_or_text(cell: str) -> Any:
+def messages_or_text(cell: str) -> Any:
+    """The message list that a cell spells in JSON, or the cell."""
+    if not cell.lstrip().startswith("[{"):
+        return cell
     try:
         found = json.loads(cell)
     except (ValueError, RecursionError):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from llmfw.core.records import Estimate
 
 _PARTS = ("/low", "/high", "/n")
+_MOST_ROWS = 20
+"""Rows of a printed table."""
 _WIDE = 60
 """Characters of a text in a printed table; --json has all of it."""
 
@@ -121,9 +123,12 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title=Text(title), title_justify="left", show_edge=False, pad_edge=False)
     for column in rows[0]:
         table.add_column(Text(str(column)))
-    for row in rows:
+    for row in rows[:_MOST_ROWS]:
         table.add_row(*(Text(_short(value)) for value in row.values()))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if len(rows) > _MOST_ROWS:
+        console.print(Text(f"and {len(rows) - _MOST_ROWS} more rows: --json has them all"))
 
 
 def _short(value: object) -> str:

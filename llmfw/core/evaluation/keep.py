@@ -21,11 +21,10 @@ from llmfw.core.measure import Measured, flatten, write_tables
 from llmfw.core.say import say
 from llmfw.core.session import open_session
 from llmfw.core.tracking import Journal, read_record, sync_run
-from llmfw.core.tracking.evaluations import FOLDER, key_of
+from llmfw.core.tracking.evaluations import FOLDER, STAGE, key_of
 from llmfw.core.tracking.files import read_json, try_lock, unlock, write_json
 from llmfw.core.tracking.record import now
 
-STAGE = "evaluate"
 _CONDITIONS = (
     "data.max_length", "data.too_long", "trainer.validation_limit", "generation.max_new_tokens",
     "generation.temperature", "generation.top_p", "generation.top_k", "generation.stop", "evaluation.samples",
@@ -100,9 +99,7 @@ def _say_if_busy(run: Path) -> None:
     except OSError:
         return  # said at the end, with the reason
     if lock is None:
-        say(
-            f"note: {run} is being worked on: what is measured is kept only if that has ended by then"
-        )
+        say(f"note: {run} is being worked on: what is measured is kept only if that has ended by then")
     else:
         unlock(lock)
 
@@ -193,7 +190,7 @@ def _entry(
         "changed": dict(changed),
         "key": key_of(conditions, plugins),
         "metrics": {**validation, **flatten(measured.metrics)},
-        "tables": sorted(measured.tables),
+        "tables": {name: [dict(row) for row in rows] for name, rows in measured.tables.items()},
         "seconds": measured.seconds,
         "plan": assembled.plan.hash,
         "versions": assembled.plan.facts.get("versions", {}),
@@ -212,7 +209,7 @@ def _write(folder: Path, journal: Journal, entry: Mapping[str, Any], measured: M
     taken = [stamp, *(f"{stamp}-{number}" for number in range(2, 1000))]
     name = next(one for one in taken if not (place / f"{one}.json").exists())
     write_json(place / f"{name}.json", {**entry, "stage": stage})
-    write_tables(measured, folder, f"{stage}-{name}")
+    write_tables(measured, folder, stage)  # the newest; the entries have all
     if entry["metrics"]:
         journal.metrics(entry["step"], entry["metrics"], stage=stage)
     journal.event(

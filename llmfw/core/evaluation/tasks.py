@@ -195,15 +195,19 @@ def _estimate(value: float, error: Any, count: int) -> float | Estimate:
 
 def _row(sample: Mapping[str, Any]) -> dict[str, Any]:
     """A document in a task's table: what was asked first, what was wanted, what came, and how it scored."""
-    asked = sample["arguments"][0]
+    asked, came, wanted = sample["arguments"], sample["filtered_resps"], sample["target"]
     scores = {name: sample[name] for name in sample["metrics"] if isinstance(sample.get(name), (int, float))}
+    choices = [str(one[1]) for one in asked if len(one) > 1]
+    if len(came) > 1 and len(choices) == len(came):  # log-likelihoods of choices: the likeliest is the answer
+        answer = choices[max(range(len(came)), key=lambda index: came[index][0])]
+        wanted = choices[wanted] if isinstance(wanted, int) and wanted < len(choices) else wanted
+    else:
+        answer = came[0] if len(came) == 1 else came
     return {
         "document": sample["doc_id"],
         "filter": sample["filter"],
-        "prompt": str(asked[0]),
-        "reference": str(sample["target"]),
-        "answer": str(
-            sample["filtered_resps"] if len(sample["filtered_resps"]) > 1 else sample["filtered_resps"][0]
-        ),
+        "prompt": str(asked[0][0]),
+        "reference": str(wanted),
+        "answer": str(answer),
         **scores,
     }

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from llmfw.core.tracking.evaluations import STAGE
+from llmfw.core.tracking.record import SPLIT
 from llmfw.core.tracking.sides import Side, same_numbers
 
 
 def cautions(sides: Sequence[Side], differing: Collection[str]) -> list[str]:
     """One sentence each; ``differing`` names the settings that aren't the same in all runs."""
-    return [*_each(sides), *_apart(sides, differing), *_losses(sides, differing), *_chance(sides, differing)]
+    trained = [side for side in sides if side.record.verb != STAGE]
+    found = list(_each(sides))
+    if trained:
+        found += [*_apart(trained, differing), *_losses(trained, differing), *_chance(trained, differing)]
+    return found
 
 
 def _each(sides: Sequence[Side]) -> Iterator[str]:
@@ -55,7 +61,7 @@ def _chance(sides: Sequence[Side], differing: Collection[str]) -> Iterator[str]:
         twin = next((old for old in sides[:index] if prints and old.record.fingerprint == prints), None)
         if twin is None or {twin.record.status, side.record.status} != {"FINISHED"}:
             continue
-        if not same_numbers(side, twin):
+        if not same_numbers(side, twin) and not set(SPLIT) & set(differing):
             yield f"{twin.label} and {side.label} have the same settings, but not the same numbers"
     if len({side.record.fingerprint for side in sides}) > 1 and "seed" not in differing:
         yield "one seed each: repeat with other seeds before you call a small difference an effect"

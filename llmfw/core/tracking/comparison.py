@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from llmfw.core.errors import UsageError
+from llmfw.core.tracking.afterwards import PREFIX, Row, afterwards
 from llmfw.core.tracking.cautions import cautions
+from llmfw.core.tracking.evaluations import STAGE
 from llmfw.core.tracking.journal import encode
 from llmfw.core.tracking.reader import JournalView
 from llmfw.core.tracking.record import RunRecord
@@ -20,9 +22,12 @@ MOST_RUNS = 20
 
 _INCIDENTAL = ("run.", "tracking.", "trainer.progress")
 """Settings that say where and how loudly, not what."""
-_LOWER = frozenset("loss perplexity ppl nll error errors error_rate wer cer bpb ece brier".split())
+_LOWER = frozenset(
+    "loss perplexity ppl nll error errors error_rate wer cer bpb bits_per_byte ece brier".split()
+)
 _HIGHER = frozenset(
-    "accuracy accuracies acc margin margins f1 em exact_match win_rate auc mrr ndcg precision recall".split()
+    "accuracy accuracies acc acc_norm margin margins f1 em exact_match chrf win_rate auc mrr ndcg precision "
+    "recall".split()
 )
 _COMMON = ("llmfw", "torch", "transformers", "lightning", "peft", "tokenizers")
 
@@ -75,6 +80,8 @@ class Comparison:
     settings: tuple[Difference, ...]
     versions: tuple[Difference, ...]
     metrics: tuple[Metric, ...]
+    afterwards: tuple[str, ...]
+    """When, of what and under what the metrics that begin with evaluate/ were measured."""
     twins: tuple[str | None, ...]
     """Label of an older run whose numbers are the same, bit for bit, in every series that both have."""
     cautions: tuple[str, ...]
@@ -89,6 +96,18 @@ class Comparison:
                 "name": side.record.name,
                 "folder": str(side.record.dir),
                 "status": side.record.status,
+                "verb": side.record.verb,
+                "evaluations": [
+                    {
+                        "file": entry.file,
+                        "time": entry.time,
+                        "weights": entry.weights,
+                        "step": entry.step,
+                        "conditions": dict(entry.conditions),
+                        "changed": dict(entry.changed),
+                    }
+                    for entry in side.evaluations
+                ],
                 "plugins": dict(side.plugins),
                 "steps": side.view.last_step,
                 "seconds": side.view.seconds,
@@ -104,6 +123,7 @@ class Comparison:
             "settings": [{"key": item.key, "values": list(item.values)} for item in self.settings],
             "versions": [{"key": item.key, "values": list(item.values)} for item in self.versions],
             "metrics": [metric.to_dict() for metric in self.metrics],
+            "afterwards": list(self.afterwards),
             "cautions": list(self.cautions),
         }
 
@@ -128,12 +148,14 @@ def compare(records: Sequence[RunRecord], baseline: RunRecord | None = None) -> 
     sides = tuple(read_side(record, chr(ord("A") + index)) for index, record in enumerate(ordered))
     base = next((index for index, record in enumerate(ordered) if baseline and record.id == baseline.id), 0)
     settings = _settings(sides)
+    measured = afterwards(sides)
     return Comparison(
         sides=sides,
         baseline=base,
         settings=settings,
         versions=_versions(sides),
-        metrics=_metrics(sides, base),
+        metrics=_metrics(sides, base, measured.rows),
+        afterwards=tuple(measured.notes),
         twins=tuple(
             next((old.label for old in sides[:index] if same_numbers(side, old)), None)
             for index, side in enumerate(sides)
@@ -148,7 +170,7 @@ def direction(name: str) -> Direction | None:
         words = part.split("_")
         if part in ("n", "low", "high") or "correlation" in words:
             return None
-        if part in _LOWER or words[-1] == "loss":
+        if part in _LOWER or words[-1] in ("loss", "perplexity"):
             return "min"
         if part in _HIGHER or words[-1] == "accuracy" or part.startswith(("pass@", "bleu", "rouge")):
             return "max"
@@ -199,19 +221,58 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _metrics(sides: Sequence[Side], base: int) -> tuple[Metric, ...]:
-    names = {name for side in sides for name in side.view.series}
+def _metrics(sides: Sequence[Side], base: int, measured: Sequence[Row]) -> tuple[Metric, ...]:
+    # what was measured afterwards comes from the entries, which know the conditions
+    names = {name for side in sides for name in side.view.series if not name.startswith(STAGE)}
     estimates = {name for name in names if {f"{name}/low", f"{name}/high"} <= names}
     hidden = {f"{name}/{part}" for name in estimates for part in ("low", "high")}
     hidden |= {f"{name}/n" for name in names}
     # the value before training stands in the row of the value after it
     hidden |= {f"start/{name[4:]}" for name in names if name.startswith("end/")}
-    return tuple(_metric(name, sides, base) for name in sorted(names - hidden, key=_rank))
+    trained = [_metric(name, sides, base) for name in names - hidden]
+    found = [*trained, *_measured(measured, len(sides), base)]
+    return tuple(sorted(found, key=lambda metric: _rank(metric.name)))
+
+
+def _measured(rows: Sequence[Row], count: int, base: int) -> Iterator[Metric]:
+    """The rows of what was measured afterwards, with the bounds and sizes of estimates beside them."""
+    known = {row.name: row for row in rows}
+    for row in rows:
+        head, _, part = row.name.rpartition("/")
+        if part in ("low", "high", "n") and head in known:
+            continue
+        final = tuple(row.values.get(index) for index in range(count))
+        more = {
+            part: known[f"{row.name}/{part}"].values if f"{row.name}/{part}" in known else {}
+            for part in ("low", "high", "n")
+        }
+        low, high, size = (
+            tuple(more[part].get(index) for index in range(count)) for part in ("low", "high", "n")
+        )
+        yield Metric(
+            name=row.name,
+            direction=direction(row.metric),
+            final=final,
+            first=(None,) * count,
+            best=(None,) * count,
+            delta=_deltas(final, base),
+            low=low,
+            high=high,
+            count=size,
+        )
+
+
+def _deltas(final: Sequence[float | None], base: int) -> tuple[float | None, ...]:
+    reference = final[base]
+    return tuple(
+        None if value is None or reference is None or index == base else value - reference
+        for index, value in enumerate(final)
+    )
 
 
 def _rank(name: str) -> tuple[int, str]:
     """Results first, then held-out values, then training."""
-    if name.startswith(("end/", "round/")):
+    if name.startswith(("end/", "round/", PREFIX)):
         return 0, name
     return (1, name) if name.startswith("validation/") else (2, name)
 
@@ -219,17 +280,13 @@ def _rank(name: str) -> tuple[int, str]:
 def _metric(name: str, sides: Sequence[Side], base: int) -> Metric:
     better = direction(name)
     final = tuple(side.view.final(name) for side in sides)
-    reference = final[base]
     return Metric(
         name=name,
         direction=better,
         final=final,
         first=tuple(_first(name, side.view) for side in sides),
         best=tuple(_best(side.view.series.get(name, []), better) for side in sides),
-        delta=tuple(
-            None if value is None or reference is None or index == base else value - reference
-            for index, value in enumerate(final)
-        ),
+        delta=_deltas(final, base),
         low=tuple(side.view.final(f"{name}/low") for side in sides),
         high=tuple(side.view.final(f"{name}/high") for side in sides),
         count=tuple(side.view.final(f"{name}/n") for side in sides),

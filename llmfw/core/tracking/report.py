@@ -19,6 +19,7 @@ from typing import Any
 
 from llmfw.core.tracking.charts import chart_data, charts, color, cut, dash
 from llmfw.core.tracking.comparison import Comparison, Difference, Metric
+from llmfw.core.tracking.evaluations import STAGE
 from llmfw.core.tracking.files import write_text
 from llmfw.core.tracking.sides import Rows
 from llmfw.core.tracking.terminal import (
@@ -126,6 +127,7 @@ def _runs(comparison: Comparison) -> str:
     rows = []
     for index, side in enumerate(comparison.sides):
         notes = ["baseline"] if index == comparison.baseline else []
+        notes += ["an evaluation: nothing was trained"] if side.record.verb == STAGE else []
         notes += (
             [f"same numbers as {comparison.twins[index]}, bit for bit"] if comparison.twins[index] else []
         )
@@ -165,7 +167,9 @@ def _differences(comparison: Comparison, place: str, title: str, found: Sequence
 def _metrics(comparison: Comparison) -> str:
     telling = chosen(comparison)
     rest = [metric for metric in comparison.metrics if metric not in telling]
-    text = f'<h2 id="metrics">Metrics</h2>{_METRICS_NOTE}{_FILTER}'
+    notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.afterwards)
+    measured = f"<p>Measured afterwards (llmfw evaluate): what begins with evaluate/</p><ul>{notes}</ul>"
+    text = f'<h2 id="metrics">Metrics</h2>{_METRICS_NOTE}{measured if notes else ""}{_FILTER}'
     if telling:
         text += _metric_table(comparison, telling)
     if rest:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmfw.core.tracking.evaluations import STAGE, Entry, read_entries
 from llmfw.core.tracking.files import read_json
 from llmfw.core.tracking.reader import UNREPEATABLE, JournalView, read_journal
 from llmfw.core.tracking.record import RunRecord
@@ -33,6 +34,8 @@ class Side:
     loss: str
     """The plugin that owns the loss, "" where none is known."""
     tables: Mapping[str, Rows]
+    evaluations: Sequence[Entry] = ()
+    """What was measured afterwards, oldest first."""
 
     @property
     def data(self) -> str:
@@ -85,15 +88,17 @@ def read_side(record: RunRecord, label: str) -> Side:
         facts=read_json(record.dir / "environment.json") or {},
         loss=str(_mapping(owners[0]).get("plugin", "")) if owners else "",
         tables=_tables(record.dir / "tables"),
+        evaluations=read_entries(record.dir),
     )
 
 
 def same_numbers(side: Side, other: Side) -> bool:
     """Whether two runs computed the same, bit for bit, in every series that both have."""
+    trained = side.record.verb != STAGE and other.record.verb != STAGE
+    # what was measured after a training may have been measured under other conditions
+    left_out = (*UNREPEATABLE, STAGE) if trained else UNREPEATABLE
     shared = [
-        name
-        for name in side.view.series.keys() & other.view.series.keys()
-        if not name.startswith(UNREPEATABLE)
+        name for name in side.view.series.keys() & other.view.series.keys() if not name.startswith(left_out)
     ]
     return bool(shared) and all(
         [(step, value.hex()) for step, value in side.view.series[name]]

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from llmfw.core.tracking.afterwards import PREFIX
 from llmfw.core.tracking.comparison import Comparison, Difference, Metric
+from llmfw.core.tracking.evaluations import STAGE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,7 +34,7 @@ def chosen(comparison: Comparison, wanted: Sequence[str] = (), *, everything: bo
     return [
         metric
         for metric in comparison.metrics
-        if (metric.direction is not None or metric.name.startswith(("end/", "round/")))
+        if (metric.direction is not None or metric.name.startswith(("end/", "round/", PREFIX)))
         and not metric.name.endswith("/n")
     ]
 
@@ -51,6 +53,10 @@ def tables(comparison: Comparison, metrics: Sequence[Metric]) -> Iterator[Render
             yield Text(f"  and {more} more packages", style="dim")
     if metrics:
         yield _metrics(comparison, metrics)
+    if comparison.afterwards:
+        yield Text("Measured afterwards (llmfw evaluate): metrics that begin with evaluate/", style="bold")
+    for note in comparison.afterwards:
+        yield Text(f"  {note}")
     for caution in comparison.cautions:
         yield Text(f"! {caution}", style="yellow")
 
@@ -136,6 +142,8 @@ def _runs(comparison: Comparison) -> Table:
     for index, side in enumerate(comparison.sides):
         record = side.record
         note = "baseline" if index == comparison.baseline else ""
+        if record.verb == STAGE:
+            note = ", ".join(filter(None, (note, "an evaluation: nothing was trained")))
         if comparison.twins[index]:
             note = ", ".join(filter(None, (note, f"same numbers as {comparison.twins[index]}, bit for bit")))
         style = {"FINISHED": "green", "RUNNING": "cyan"}.get(record.status, "red")

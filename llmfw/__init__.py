@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # "as" says that a name is public
         EvaluateResult as EvaluateResult,
     )
     from llmfw.core.api import (
+        ExportResult as ExportResult,
+    )
+    from llmfw.core.api import (
         FitResult as FitResult,
     )
     from llmfw.core.api import (
@@ -22,6 +25,9 @@ if TYPE_CHECKING:  # "as" says that a name is public
     )
     from llmfw.core.api import (
         evaluate as evaluate,
+    )
+    from llmfw.core.api import (
+        export as export,
     )
     from llmfw.core.api import (
         fit as fit,
@@ -97,7 +103,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "llmfw.core.api": (
-        "fit", "generate", "evaluate", "plan", "FitResult", "GenerateResult", "EvaluateResult",
+        "fit", "generate", "evaluate", "export", "plan", "FitResult", "GenerateResult", "EvaluateResult",
+        "ExportResult",
     ),
     "llmfw.core.batch": ("Batch", "LossOutput"),
     "llmfw.core.data": ("DataModule",),

@@ -13,14 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmfw.core.assemble import Assembled, assemble, settle
+from llmfw.core.export import ExportResult
 from llmfw.core.fit import FitResult
 from llmfw.core.plan import Plan
 
 if TYPE_CHECKING:
+    from llmfw.core.models.usage import Format
     from llmfw.core.records import Completion, Estimate
     from llmfw.core.session import Resume
 
-__all__ = ["EvaluateResult", "FitResult", "GenerateResult", "evaluate", "fit", "generate", "plan"]
+__all__ = [
+    "EvaluateResult",
+    "ExportResult",
+    "FitResult",
+    "GenerateResult",
+    "evaluate",
+    "export",
+    "fit",
+    "generate",
+    "plan",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,3 +157,40 @@ def evaluate(
         notes=assembled.plan.notes,
         kept=found.kept,
     )
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    format: Format | None = None,
+    merge: bool = False,
+    dtype: str | None = None,
+    gguf_type: str | None = None,
+    max_shard_size: str | None = None,
+    step: int | None = None,
+    base: str | None = None,
+    license: str | None = None,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write the weights of a run, checkpoint or model into a folder for plain transformers, PEFT or
+    llama.cpp, load them again without llmfw, and compare. Arguments as of ``llmfw export``.
+
+    Raises:
+        LlmfwError: with code, place and remedy; nothing is left at ``out``.
+    """
+    from llmfw.core.export import ExportOptions
+    from llmfw.core.export import export as carry_out
+
+    options = ExportOptions(
+        format=format,
+        merge=merge,
+        dtype=dtype,
+        gguf_type=gguf_type,
+        max_shard_size=max_shard_size,
+        step=step,
+        base=base,
+        licence=license,
+        overwrite=overwrite,
+    )
+    return carry_out(str(model), out, options)

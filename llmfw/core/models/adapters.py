@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -191,7 +192,7 @@ def merge_in_place(module: Any) -> Any:
         dtypes = {name: value.dtype for name, value in layer.named_parameters(recurse=False)}
         for name, value in layer.named_parameters(recurse=False):
             value.data = value.data.to(torch.promote_types(dtypes[name], torch.float32))
-        part.merge()  # type: ignore[operator]  # every layer of a tuner has it
+        part.merge()
         for name, value in layer.named_parameters(recurse=False):
             value.data = value.data.to(dtypes[name])
     copies = [value for name, value in module.named_parameters() if f".{COPY}." in name]
@@ -224,6 +225,15 @@ def _say_untied(model: Any) -> None:
     same = dict(model.named_parameters(remove_duplicate=False))
     ties = getattr(model, "all_tied_weights_keys", None) or {}
     model.all_tied_weights_keys = {name: other for name, other in ties.items() if same[name] is same[other]}
+
+
+def spelt_out(module: Any, adapter: AdapterConfig) -> AdapterConfig:
+    """The adapter's settings with presets replaced by the names that they meant, to build it again by."""
+    if not is_adapted(module):
+        return adapter
+    config = module.peft_config["default"]
+    named = sorted({*config.target_modules, *(config.target_parameters or ())})
+    return replace(adapter, target_modules=named, modules_to_save=sorted(set(config.modules_to_save or ())))
 
 
 def is_adapted(module: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,16 +11,26 @@ import torch
 from torch import nn
 
 from llmfw.core.errors import PluginError, UsageError
-from llmfw.core.models.adapters import add_lora, bare, is_adapted, is_adapter_parameter, merge_in_place
+from llmfw.core.models.adapters import (
+    add_lora,
+    bare,
+    is_adapted,
+    is_adapter_parameter,
+    merge_in_place,
+    spelt_out,
+)
 from llmfw.core.models.configs import base_model, load_model_config
 from llmfw.core.models.encoder_decoder import auto_class
 from llmfw.core.models.fetch import pinned
+from llmfw.core.models.names import COPY, matches
+from llmfw.core.models.quantize import check_frozen, quantise
 from llmfw.core.models.rng import private_rng
 from llmfw.core.models.source import ModelSource, resolve_model
 from llmfw.core.models.surgery import Done, Named, Theatre, all_parameters, chosen, state_names, wake
 from llmfw.core.models.tokenizer import check_vocabulary
 from llmfw.core.models.weights import cast, hash_files, hash_module, load_module, source_files
 from llmfw.core.records import Surgery
+from llmfw.core.say import say
 from llmfw.core.schema import AdapterConfig, ModelConfig
 
 
@@ -108,6 +118,8 @@ def build_model(
         PluginError: a surgery that broke a rule (``Theatre.operate``, ``wake``).
     """
     source = model if isinstance(model, ModelSource) else resolve_model(model)
+    if train and source.model.quantization != "none":
+        check_frozen(source.model, adapter or AdapterConfig())
     wish = _Wish(adapter=adapter if train and adapter else AdapterConfig(), surgeries=surgeries, seed=seed)
     built = (
         _build(source, wish) if train or source.kind not in ("adapter", "full") else _restore(source, wish)
@@ -125,7 +137,7 @@ def build_model(
 
 def _build(source: ModelSource, wish: _Wish) -> BuiltModel:
     if source.kind in ("adapter", "full"):
-        return _continue(_restore(source, wish), source, wish)
+        return _continue(_restore(unquantised(source), wish), source, wish)
     source = pinned(source)
     theatre = Theatre(seed=wish.seed, seeds=wish.seeds, surgeries=wish.surgeries)
     config = load_model_config(source)
@@ -152,9 +164,12 @@ def _finish(
     base_hash: str,
     base_config: Mapping[str, Any],
 ) -> BuiltModel:
-    """Adapters, the last phase, and what has to train in the end."""
+    """Quantisation, adapters, the last phase, and what has to train in the end."""
     before = all_parameters(module, {}, tied=True)
     frozen = tuple(name for name, parameter in before.items() if not parameter.requires_grad)
+    if source.model.quantization != "none":
+        _quantise(module, source, theatre.done)
+        before = all_parameters(module, {}, tied=True)
     if wish.adapter.kind == "lora":
         module = add_lora(module, wish.adapter, wish.seed, _base_name(source))
     theatre.operate("after_adapters", module)
@@ -174,6 +189,7 @@ def _finish(
             mend="name it in Surgery.trainable",
         )
     names = list(parameters)
+    _check_copies(names, ours)
     return BuiltModel(
         module=module.eval(),
         companions=dict(theatre.companions),
@@ -181,7 +197,7 @@ def _finish(
         base_hash=base_hash,
         base_config=base_config,
         model=source.model,
-        adapter=wish.adapter,
+        adapter=spelt_out(module, wish.adapter),
         seed=wish.seed,
         kind="full" if awake else "adapter",
         trainable=trainable,
@@ -210,8 +226,11 @@ def _restore(source: ModelSource, wish: _Wish) -> BuiltModel:
     if source.kind == "adapter":
         built = _build(resolve_model(base_model(source)), made)
     else:
-        built = _build(replace(source, kind="folder"), replace(made, filled=True))
+        built = _build(replace(unquantised(source), kind="folder"), replace(made, filled=True))
     load_weights(built, source.folder)
+    if source.kind == "full" and source.model.quantization != "none":
+        _quantise(built.module, source, built.reports)
+        built = replace(built, model=source.model)
     return built
 
 
@@ -233,6 +252,31 @@ def _continue(saved: BuiltModel, source: ModelSource, wish: _Wish) -> BuiltModel
         own if source.kind == "full" else hashlib.sha256(f"{saved.base_hash}+{own}".encode()).hexdigest()
     )
     return _finish(module, theatre, source, wish, base_hash=base_hash, base_config=saved.base_config)
+
+
+def unquantised(source: ModelSource) -> ModelSource:
+    """The same source in the dtype of its settings."""
+    return replace(source, model=replace(source.model, quantization="none"))
+
+
+def _quantise(module: Any, source: ModelSource, done: Sequence[Done]) -> None:
+    """Quantise what no surgery added or trains; what surgeries did stands as they left it."""
+    patterns = [pattern for one in done for pattern in one.surgery.trainable]
+    keep = {name for one in done for name in one.added}
+    keep |= {name for name in all_parameters(module, {}, tied=True) if matches(name, patterns)}
+    say(str(quantise(module, source.model.quantization, keep)))
+
+
+def _check_copies(names: Sequence[str], ours: Collection[str]) -> None:
+    """Refuse to train a copy of what a surgery answers for: there would be two of it."""
+    for name in names:
+        if f".{COPY}." in name and name.replace(f".{COPY}.", ".") in ours:
+            raise UsageError(
+                "ADAPTER",
+                f"{name.partition(f'.{COPY}.')[0]!r} holds weights that a surgery added or trains",
+                mend="leave it out",
+                key="adapter.modules_to_save",
+            )
 
 
 def check_mergeable(built: BuiltModel, source: ModelSource) -> None:

@@ -65,8 +65,8 @@ def _decoder_ids(config: PretrainedConfig, folder: Path) -> None:
 
 
 def base_model(source: ModelSource) -> ModelConfig:
-    """The base of an adapter, under the dtype, attention and trust that are asked for now; of other kinds
-    the model itself.
+    """The base of an adapter, under the dtype, attention, quantisation and trust asked for now; else the
+    model itself.
     """
     asked = source.model
     if source.kind != "adapter":
@@ -75,6 +75,7 @@ def base_model(source: ModelSource) -> ModelConfig:
         source.base,
         dtype=asked.dtype,
         attention=asked.attention,
+        quantization=asked.quantization,
         gradient_checkpointing=asked.gradient_checkpointing,
         trust_remote_code=asked.trust_remote_code,
     )

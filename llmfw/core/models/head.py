@@ -42,9 +42,22 @@ class Head:
     """[V] constant of the model beside the module (BART's ``final_logits_bias``)."""
 
     @property
+    def used(self) -> nn.Module:
+        """The module that answers now: of a head that PEFT trains in full its copy, or the original where the
+        adapter is off.
+        """
+        wrapper: Any = self.module
+        if type(wrapper).__name__ != "ModulesToSaveWrapper" or wrapper._forward_hooks:
+            return self.module
+        active = wrapper.active_adapters
+        on = not wrapper.disable_adapters and active and active[0] in wrapper.modules_to_save
+        found: nn.Module = wrapper.modules_to_save[active[0]] if on else wrapper.original_module
+        return found
+
+    @property
     def plain(self) -> bool:
         """Whether the module is one untouched linear layer, whose weight may be used directly."""
-        module = self.module
+        module = self.used
         hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
         return type(module) is nn.Linear and not hooked and not hasattr(module, "parametrizations")
 
@@ -58,10 +71,10 @@ class Head:
 
     def logps(self, hidden: Tensor, target: Tensor) -> Tensor:
         """[N] log-probs of ``target`` [N] from ``hidden`` [N, D], with one chunk's logits alive at a time."""
-        module = self.module
+        module = self.used
         if self.plain:
             assert isinstance(module, nn.Linear)
-            bias = module.bias
+            bias: Tensor | None = module.bias
             if self.bias is not None:
                 bias = self.bias if bias is None else bias + self.bias
             return token_logps(

@@ -71,8 +71,8 @@ def base_dtype(source: ModelSource) -> str:
     if base.kind == "scratch":
         return source.base.dtype
     saved = read_json(local_folder(base, weights=False) / "config.json")
-    text = saved.get("text_config") if isinstance(saved.get("text_config"), dict) else {}
-    for place in (saved, text):
+    text = saved.get("text_config")
+    for place in (saved, text if isinstance(text, dict) else {}):
         found = str(place.get("dtype") or place.get("torch_dtype") or "").removeprefix("torch.")
         if found in _DTYPES:
             return found

@@ -65,6 +65,7 @@ def reference_key(built: BuiltModel, *, precision: str = "32-true") -> dict[str,
         "base_hash": built.base_hash,
         "model": built.model.name,
         "dtype": built.model.dtype,
+        "quantization": built.model.quantization,
         "precision": precision,
         "attention": built.model.attention,
         "surgeries": [
@@ -215,6 +216,7 @@ class ReferenceCache:
                 )
             return replace(collate(examples), reference_logps=values)
 
+        attached.fills_reference = True  # type: ignore[attr-defined]  # the loader's idle batches ask for it
         return attached
 
     def _computed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,13 +93,13 @@ def resolve_targets(model: Any, wanted: Sequence[str]) -> Targets:
         chosen |= found
     layers = tuple(name for name in modules if name in chosen)
     parameters = tuple(name for name in experts if name in chosen)
-    every = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    every = [*modules, *(name for name, _ in model.named_parameters(remove_duplicate=False))]
     return Targets(
         layers=layers,
         experts=parameters,
-        modules=_endings(layers, list(modules)),
-        parameters=_endings(parameters, every),
-        left_out=_endings(tuple(name for name in modules if name in left), list(modules)),
+        modules=_endings(layers, chosen, every),
+        parameters=_endings(parameters, chosen, every),
+        left_out=_endings(tuple(name for name in modules if name in left), left, every),
     )
 
 
@@ -147,17 +147,14 @@ def _is_block(part: nn.Module) -> bool:
     return any(word in type(part).__name__.lower() for word in ("layer", "block"))
 
 
-def _endings(chosen: Sequence[str], every: Sequence[str]) -> tuple[str, ...]:
-    """The shortest dotted endings that match the chosen names and no other, in order."""
-    wanted, found = set(chosen), dict[str, None]()
+def _endings(named: Sequence[str], wanted: set[str], every: Sequence[str]) -> tuple[str, ...]:
+    """The shortest dotted endings of ``named`` that match nothing but ``wanted``, in order."""
     owners: dict[str, set[str]] = {}
     for name in every:
         for ending in _all_endings(name):
             owners.setdefault(ending, set()).add(name)
-    for name in chosen:
-        fits: Callable[[str], bool] = lambda ending: owners[ending] <= wanted  # noqa: E731  # one line says it
-        found[next(ending for ending in _all_endings(name) if fits(ending))] = None
-    return tuple(found)
+    found = [next(e for e in _all_endings(name) if owners[e] <= wanted) for name in named]
+    return tuple(dict.fromkeys(found))
 
 
 def _all_endings(name: str) -> list[str]:

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from llmfw.core.errors import UsageError
+from llmfw.core.models.quantize import require_bitsandbytes
+from llmfw.core.models.talk import quiet
+from llmfw.core.say import say
 from llmfw.core.schema import OptimizerConfig
+
+MIN_8BIT = 4096
+"""Parameters with fewer elements keep moments of 32 bits in 8-bit optimizers (bitsandbytes' own limit)."""
 
 
 def warmup_steps(total: int, config: OptimizerConfig) -> int:
@@ -112,16 +118,22 @@ def named_groups(
 
 def build_optimizer(
     groups: Sequence[Mapping[str, Any]], config: OptimizerConfig, *, scaled: bool = False
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
     """AdamW over ``groups`` (keys: params, weight_decay), fused where every parameter's device has such a
-    kernel.
+    kernel; or bitsandbytes' with moments in 8 bits (arXiv 2110.02861).
 
     ``scaled``: a gradient scaler is in use; a fused step would unscale inside, after the norm was looked at.
+
+    Raises:
+        UsageError: CONFIG-VALUE, naming the key.
+        ResourceError: BITSANDBYTES, where the package is absent.
     """
     check_optimizer(config)
     parameters: list[Tensor] = [
         p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]
     ]
+    if config.name != "adamw":
+        return _eight_bits(groups, parameters, config)
     fused = not scaled and all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
     return torch.optim.AdamW(
         [dict(group) for group in groups],
@@ -131,6 +143,33 @@ def build_optimizer(
         weight_decay=config.weight_decay,
         fused=fused or None,
     )
+
+
+def _eight_bits(
+    groups: Sequence[Mapping[str, Any]], parameters: Sequence[Tensor], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    require_bitsandbytes("optimizer.name")
+    with quiet():
+        from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+
+    small = sum(1 for p in parameters if p.numel() < MIN_8BIT)
+    paged = config.name == "paged_adamw8bit"
+    say(
+        f"{config.name}: moments in 8 bits for {len(parameters) - small} of {len(parameters)} parameters; "
+        f"those below {MIN_8BIT} elements keep 32 bits"
+    )
+    if paged and all(p.device.type == "cpu" for p in parameters):
+        say("warning: paged_adamw8bit pages between GPU and host memory; on the CPU it is adamw8bit")
+        paged = False
+    made: torch.optim.Optimizer = (PagedAdamW8bit if paged else AdamW8bit)(
+        [dict(group) for group in groups],
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        min_8bit_size=MIN_8BIT,
+    )
+    return made
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

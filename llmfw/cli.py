@@ -239,9 +239,19 @@ def run(arguments: Sequence[str]) -> int:
         if known is None:
             return _bug(error)
         _trace(error)
-        print(known, file=sys.stderr)
+        if _is_news(known):
+            print(known, file=sys.stderr)
         return known.exit_code
     return 0
+
+
+def _is_news(error: LlmfwError) -> bool:
+    """Whether no other process of the run has said it already: what all find wrong, or the true cause of what
+    this one merely noticed.
+    """
+    from llmfw.core.say import first_to_say, others_said
+
+    return not (error.code == "RANK-LOST" and others_said()) and first_to_say(str(error))
 
 
 _COMPLETE = "_LLMFW_COMPLETE"
@@ -301,7 +311,11 @@ def _trace(error: BaseException) -> None:
 def _bug(error: Exception) -> int:
     import traceback
 
+    from llmfw.core.say import first_to_say
+
     _trace(error)
+    if not first_to_say(f"{type(error).__name__}: {error}"):
+        return 1
     text = "".join(traceback.format_exception(error))
     run_dir = getattr(error, "run_dir", None)
     kept = None

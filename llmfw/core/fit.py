@@ -41,6 +41,7 @@ from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import read_journal
 from llmfw.core.training.launch import check_launch, one_voice
+from llmfw.core.training.packed import refuse_leaks
 from llmfw.core.training.processes import together
 from llmfw.core.training.strategies import check_strategy
 from llmfw.core.training.train import Job, first_batches, manifest_of, total_steps, train, validate_held_out
@@ -197,6 +198,8 @@ def _train(
 def _at_start(assembled: Assembled, session: Session, job: Job, module: TrainModule) -> None:
     """Before step 1: the loss's calibration, then what is measured before training."""
     loss = assembled.plan.one("llmfw_loss")
+    if assembled.run.config.data.packing and job.bare is None:
+        refuse_leaks(module.policy, job.prepared.head(_AUDITED), assembled.tokenizer.pad_token_id)
     if loss.calibrate is not None:
         loss.calibrate(module.policy, first_batches(job, steps=max(1, total_steps(job))))
         if session.journal is not None:

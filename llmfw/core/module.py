@@ -125,8 +125,8 @@ class TrainModule(LightningModule):
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """For work that rank 0 does alone (answers, evaluations): inside, every process holds the whole model.
-        All processes enter it and wait for one another at its end.
+        """For work that rank 0 does alone (answers, evaluations): inside, every process holds the whole
+        model. All processes enter it and wait for one another at its end.
         """
         modules = [
             m for m in (self.model, getattr(self.reference, "module", None)) if isinstance(m, nn.Module)

@@ -102,8 +102,8 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the numbers: the plan without folders, tracking and the length of logs, and with
-        the global batch in place of how it is dealt out over processes.
+        """SHA-256 of what decides the numbers: the plan without folders, tracking and the length of logs, and
+        with the global batch in place of how it is dealt out over processes.
         """
         plain = self.as_dict()
         plain["settings"] = {
@@ -277,13 +277,6 @@ def _check_encoder_decoder(plan: Plan, manager: PluginManager, model: str, kind:
                 mend=f"leave it out (--no-plugin {owner}), or take another model",
                 key="plugins",
             )
-    if plan.settings.get("data.packing") and plan.one("llmfw_loss") is not None:
-        raise ConflictError(
-            "ENCODER-DECODER",
-            f"{model} is an encoder-decoder: its rows can't be packed",
-            mend="set data.packing=false",
-            key="data.packing",
-        )
     if kind == "text":
         raise ConflictError(
             "ENCODER-DECODER",

@@ -145,9 +145,11 @@ def _open(
 
 
 def _say_class(begun_with: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """How exact a resumed run is (docs/reliability.md): bit for bit only where the work is dealt out as before."""
+    """How exact a resumed run is: bit for bit only where the work is dealt out as before."""
     old, new = split_of(begun_with), split_of(settings)
-    changed = [f"{key.removeprefix('trainer.')} {old[key]} -> {new[key]}" for key in new if old[key] != new[key]]
+    changed = [
+        f"{key.removeprefix('trainer.')} {old[key]} -> {new[key]}" for key in new if old[key] != new[key]
+    ]
     if not changed:
         say("resume class A: bit for bit what the run would have been without a stop")
         return

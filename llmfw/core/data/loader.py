@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -153,7 +154,8 @@ class _Steps(Dataset[list[Batch]]):
             examples = [self.order.examples[index] for index in indices]
             with seeded(self.order.seed, epoch, *(example.id for example in examples)):
                 empty = self.order.examples[samples[0]]
-                batches.append(self.collate(examples) if examples else shadow(empty, self.pad_id))
+                idle = None if examples else _idle(self.collate, empty, self.pad_id)
+                batches.append(idle or self.collate(examples))
         return batches
 
 
@@ -194,7 +196,7 @@ def validation_batches(
         chosen = [example for example in first if example.source == source]
         for indices in micro_batches(range(len(chosen)), micro_batch, rank, world):
             picked = [chosen[index] for index in indices]
-            batches.append(collate(picked) if picked else shadow(chosen[0], pad_id))
+            batches.append(collate(picked) if picked else _idle(collate, chosen[0], pad_id))
     return batches
 
 
@@ -209,6 +211,16 @@ def source_of(examples: Sequence[Example]) -> Callable[[Batch], str | None]:
         for name in example.sample_ids
     }
     return lambda batch: known.get(batch.sample_ids[0]) if batch.sample_ids else None
+
+
+def _idle(collate: Collate, example: Example, pad_id: int) -> Batch:
+    """A shadow batch; where the others carry the reference's log-probs it does too, so that no process asks a
+    sharded reference alone.
+    """
+    batch = shadow(example, pad_id)
+    if getattr(collate, "fills_reference", False):
+        batch = replace(batch, reference_logps=torch.zeros(0))
+    return batch
 
 
 def collate_with(pad_id: int) -> Collate:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from llmfw.core.models.reference import FrozenPolicy, frozen_policy, reference_of
     from llmfw.core.models.reference_cache import ReferenceCache, reference_key
     from llmfw.core.models.rng import generator_of, private_rng, seed_of
+    from llmfw.core.models.scratch import fitted, source_notes
     from llmfw.core.models.shards import gathered
     from llmfw.core.models.source import ModelSource, resolve_model
     from llmfw.core.models.store import load_weights, save_weights, weights_manifest, whole_weights
@@ -62,6 +63,7 @@ _HOME = {
     "reference": ("FrozenPolicy", "frozen_policy", "reference_of"),
     "reference_cache": ("ReferenceCache", "reference_key"),
     "rng": ("generator_of", "private_rng", "seed_of"),
+    "scratch": ("fitted", "source_notes"),
     "source": ("ModelSource", "resolve_model"),
     "shards": ("gathered",),
     "store": ("load_weights", "save_weights", "weights_manifest", "whole_weights"),
@@ -82,6 +84,7 @@ __all__ = [
     "check_vocabulary",
     "decoder_layers",
     "decoder_of",
+    "fitted",
     "frozen_policy",
     "gathered",
     "generator_of",
@@ -103,6 +106,7 @@ __all__ = [
     "seed_of",
     "sides_of",
     "source_facts",
+    "source_notes",
     "trainable_parameters",
     "weights_manifest",
     "whole_weights",

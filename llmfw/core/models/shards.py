@@ -1,7 +1,7 @@
 """A model cut up over processes by FSDP2: cutting, running, reading and filling it.
 
-Each parameter of a sharded module is a ``DTensor`` that holds this process's rows. It's whole for the length of
-a block's own call, so whatever reads parameters has to run inside a call of the root: ``inside`` sees to it.
+Each parameter of a sharded module is a ``DTensor`` that holds this process's rows. It's whole for the length
+of a block's own call, so whatever reads parameters has to run inside a call of the root: see ``inside``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def shard(module: nn.Module, mesh: Any) -> None:
     half = any(p.requires_grad and p.dtype in (torch.bfloat16, torch.float16) for p in module.parameters())
     precision = MixedPrecisionPolicy(reduce_dtype=torch.float32 if half else None)
     model: Any = bare(module)
-    # a router's logits leave their block beside its output, so its weights must still be there in the backward
+    # a router's logits leave their block beside its output: its weights must be there in the backward pass
     reshards = not getattr(model.config.get_text_config(), "output_router_logits", False)
     names = set(getattr(model, "_no_split_modules", None) or ())
     for block in [part for part in module.modules() if type(part).__name__ in names]:
@@ -55,8 +55,8 @@ def is_sharded(module: Any) -> bool:
 
 
 def inside(module: nn.Module, function: Callable[[], T]) -> T:
-    """``function()`` as a call of ``module``: where that is sharded, its own parameters are whole meanwhile, and
-    gradients find their way through what the function returns.
+    """``function()`` as a call of ``module``: where that is sharded, its own parameters are whole meanwhile,
+    and gradients find their way through what the function returns.
     """
     result: T = module(inside=function) if is_sharded(module) else function()
     return result

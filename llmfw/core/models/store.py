@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 
 def whole_weights(built: BuiltModel, *, keep: bool) -> Mapping[str, Tensor]:
-    """The state of a model whose parameters are shared out over processes, with whole tensors on the CPU where
-    ``save_weights`` needs them. Every process calls this; one with ``keep`` gets them.
+    """The state of a model whose parameters are shared out over processes, with whole tensors on the CPU
+    where ``save_weights`` needs them. Every process calls this; one with ``keep`` gets them.
     """
     own = set(built.own)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmfw.core.errors import UsageError
 from llmfw.core.schema import Root
+from llmfw.core.settings.parallel import wrong_strategy
 from llmfw.core.settings.values import WrongValue, shown
 
 
@@ -132,12 +133,13 @@ def _wrong(root: Root) -> Iterator[WrongValue]:
         mend = "write optimizer.betas=[0.9,0.999]"
         yield WrongValue("CONFIG-RANGE", f"{found} numbers where two are expected", mend, "optimizer.betas")
     yield from _share(root.data.validation)
+    yield from wrong_strategy(root)
     for key, words in _EVALUATION.items():
         yield from _words(key, _at(root, key), words)
-    for name in ("lm_eval_path", "lm_eval_limit", "lm_eval_shots", "lm_eval_chat"):
-        if not root.evaluation.lm_eval and getattr(root.evaluation, name) not in (None, False):
+    for idle in ("lm_eval_path", "lm_eval_limit", "lm_eval_shots", "lm_eval_chat"):
+        if not root.evaluation.lm_eval and getattr(root.evaluation, idle) not in (None, False):
             mend = "name tasks (evaluation.lm_eval=[...]), or leave it out"
-            yield WrongValue("CONFIG-RANGE", "it does nothing without tasks", mend, f"evaluation.{name}")
+            yield WrongValue("CONFIG-RANGE", "it does nothing without tasks", mend, f"evaluation.{idle}")
     if "" in root.generation.stop:
         mend = "remove the empty text"
         yield WrongValue(

@@ -109,8 +109,8 @@ def gather_rows(row: Tensor) -> list[list[float]]:
 
 
 def gradient_norm(grads: Mapping[str, Tensor], rank_local: Sequence[str]) -> Tensor:
-    """L2 norm of all gradients (by parameter name). Squares of what a process holds alone (its own parameters,
-    its pieces of sharded ones) are summed over processes; the other gradients are the same on all."""
+    """L2 norm of all gradients (by parameter name). Squares of what a process holds alone (its own
+    parameters, its pieces of sharded ones) are summed over processes; other gradients are the same on all."""
     local = set(rank_local)
     own = [piece(g) for name, g in grads.items() if name in local or isinstance(g, DTensor)]
     if world() == 1 or not (rank_local or own):
@@ -135,8 +135,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, norm: Tenso
 
 
 def average_replicas(parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients of parameters that every process holds whole beside a sharded model, in place; one
-    that no process has a gradient for keeps none."""
+    """Average the gradients of parameters that every process holds whole beside a sharded model, in place;
+    one that no process has a gradient for keeps none."""
     whole = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
     if world() == 1 or not whole:
         return

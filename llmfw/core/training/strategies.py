@@ -14,12 +14,44 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Par
 from torch import Tensor
 from torch.optim import Optimizer
 
+from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.models.shards import fill, like, whole, whole_state
-from llmfw.core.schema import TrainerConfig
+from llmfw.core.plan import Plan
+from llmfw.core.schema import Root, TrainerConfig
+from llmfw.core.training.processes import Launcher
 
 _PATIENCE = timedelta(hours=6)
-"""How long a process waits for the others, who may be answering prompts or writing a checkpoint. A process that
-has died ends the wait at once."""
+"""How long a process waits for the others, who may be answering prompts or writing a checkpoint. A process
+that has died ends the wait at once."""
+
+
+def check_strategy(plan: Plan, root: Root) -> None:
+    """Refuse what a strategy can't do right, before any weight is read. What the settings alone tell is
+    refused when they're read (``llmfw.core.settings.parallel``).
+
+    Raises:
+        ConflictError: STRATEGY-SURGERY, a surgery whose parameters differ between processes under FSDP2.
+        UsageError: DEVICES, more GPUs than there are.
+    """
+    trainer = root.trainer
+    if trainer.strategy == "fsdp2":
+        for answer in plan.answers.get("llmfw_surgeries", ()):
+            if answer.value.rank_local:
+                raise ConflictError(
+                    "STRATEGY-SURGERY",
+                    f"surgery {answer.value.name!r} of plugin {answer.plugin!r} keeps parameters that differ "
+                    "between processes; FSDP2 would cut them up",
+                    mend="set trainer.strategy=ddp",
+                    key="trainer.strategy",
+                )
+    present = torch.cuda.device_count() if trainer.accelerator != "cpu" else 0
+    if (trainer.accelerator == "gpu" or present) and present < trainer.devices:
+        raise UsageError(
+            "DEVICES",
+            f"{trainer.devices} GPUs are asked for, this machine has {present}",
+            mend=f"set trainer.devices={present}" if present else "set trainer.accelerator=cpu",
+            key="trainer.devices",
+        )
 
 
 def strategy_of(trainer: TrainerConfig) -> Strategy | str:
@@ -29,7 +61,15 @@ def strategy_of(trainer: TrainerConfig) -> Strategy | str:
         return ShardedStrategy(world)
     if world == 1 and trainer.strategy == "auto":
         return "auto"
-    return DDPStrategy(timeout=_PATIENCE)
+    return ReplicatedStrategy(timeout=_PATIENCE)
+
+
+class ReplicatedStrategy(DDPStrategy):
+    """DDP, whose processes are started and watched over by us."""
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -37,6 +77,10 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def __init__(self, world: int) -> None:
         super().__init__(data_parallel_size=world, tensor_parallel_size=1, timeout=_PATIENCE)
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     @property
     def mesh(self) -> Any:

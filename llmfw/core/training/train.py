@@ -282,9 +282,7 @@ def validate_held_out(job: Job, module: TrainModule) -> dict[str, float]:
     metrics = plan.many("llmfw_metrics/validation")
     loss = plan.one("llmfw_loss")
     source = source_of(job.prepared.validation)
-    found = validate(
-        module.policy, loss, module.reference, batches, metrics, shared=world > 1, source=source
-    )
+    found = validate(module.policy, loss, module.reference, batches, metrics, shared=world > 1, source=source)
     return dict(found.metrics)
 
 

@@ -8,8 +8,9 @@ from itertools import islice
 from typing import Any, cast
 
 from llmfw.core.data.encode import EncodeCounts, Encoder, TooLong
+from llmfw.core.data.encode_rows import encode_rows
 from llmfw.core.data.examples import Example
-from llmfw.core.data.formats import PLACE, Form, RowError, content_hash, prompt_of
+from llmfw.core.data.formats import Form, RowError, content_hash, prompt_of
 from llmfw.core.data.module import ConfiguredData, RowsData, held_out_share
 from llmfw.core.data.packing import pack, split_long
 from llmfw.core.data.reader import BadRows, ReadCounts, check_rows, without_shared
@@ -232,17 +233,3 @@ def _encode(encoder: Encoder, form: Form, rows: Sequence[Row], bad: BadRows) -> 
         return cached(encoder, form, rows, encode)
     except _SomeRefused:
         return examples
-
-
-def encode_rows(encoder: Encoder, form: Form, rows: Sequence[Row], bad: BadRows) -> list[Example]:
-    """The rows' examples; those that can't be tokenised go to ``bad``."""
-    examples: list[Example] = []
-    for row in rows:
-        try:
-            example = encoder.encode(form, row)
-        except RowError as problem:
-            bad.refuse(str(row.get(PLACE) or f"row {row['id']}"), problem)
-            continue
-        if example is not None:
-            examples.append(example)
-    return examples

@@ -140,7 +140,29 @@ class TextTokenizer:
         """Token ids of a text, nothing added; control tokens in it are recognised."""
         if not text:
             return []
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        core = self._core
+        if core is None:
+            return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        if core.truncation is not None:  # another's call left it there
+            core.no_truncation()
+        if core.padding is not None:
+            core.no_padding()
+        if core.encode_special_tokens != self.tokenizer.split_special_tokens:
+            core.encode_special_tokens = self.tokenizer.split_special_tokens
+        found: list[int] = core.encode(text, add_special_tokens=False).ids
+        return found
+
+    @cached_property
+    def _core(self) -> Any:
+        """The tokenizer's own core, where calling the tokenizer adds nothing to it: three times as fast."""
+        from transformers import PreTrainedTokenizerFast
+
+        plain = ("__call__", "_encode_plus")
+        kind = type(self.tokenizer)
+        same = self.fast and all(
+            getattr(kind, name, None) is getattr(PreTrainedTokenizerFast, name) for name in plain
+        )
+        return self.tokenizer.backend_tokenizer if same else None
 
     def masked(self, text: str, responses: Sequence[Response]) -> tuple[list[int], list[bool]]:
         """Ids of ``text`` and whether each is trained.

@@ -71,7 +71,7 @@ def cached(
         return made[0] if made else _read(target)[0]
     finally:
         if encoder.counts is not before:
-            encoder.counts = _sum(before, encoder.counts)
+            encoder.counts = summed(before, encoder.counts)
 
 
 def _write(folder: Path, examples: Sequence[Example], counts: EncodeCounts) -> None:
@@ -147,7 +147,8 @@ def _digest(arrays: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _sum(one: EncodeCounts, other: EncodeCounts) -> EncodeCounts:
+def summed(one: EncodeCounts, other: EncodeCounts) -> EncodeCounts:
+    """Both counts together."""
     return EncodeCounts(
         too_long=one.too_long + other.too_long,
         cut=one.cut + other.cut,

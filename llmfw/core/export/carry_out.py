@@ -47,6 +47,10 @@ def export(model: str, out: str | Path, options: ExportOptions | None = None) ->
             f"{'an HF folder' if form == 'hf' else 'GGUF'} holds whole weights: the adapter is merged"
         )
     assembled, held_out = _assemble(found, source, notes)
+    if form == "gguf":
+        from llmfw.core.models.gguf import check_gguf
+
+        check_gguf(assembled.model_config, source.folder or Path(source.model.name))
     prompts, words = prompts_of(assembled, held_out, notes)
     work = Work(
         options=asked,

@@ -105,13 +105,29 @@ def _config(folder: Path) -> Any:
             "MODEL-FOLDER", "the folder holds no config.json", file=folder,
             mend="name a folder written by save_pretrained",
         )  # fmt: skip
-    kind = read_json(folder / "config.json").get("model_type")
+    _check_kind(read_json(folder / "config.json").get("model_type"), folder)
+    return AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
+def check_gguf(config: Any, folder: Path) -> None:
+    """Refuse a transformers config that a GGUF file can't express, before any weight is read.
+
+    Args:
+        folder: where the config is from, for messages.
+
+    Raises:
+        UsageError: GGUF-ARCHITECTURE.
+    """
+    _check_kind(config.model_type, folder)
+    _architecture(config, folder)
+
+
+def _check_kind(kind: Any, folder: Path) -> None:
     if kind not in _ARCHITECTURES:
         raise UsageError(
             "GGUF-ARCHITECTURE", f"a {kind} model can't be written as GGUF", file=folder / "config.json",
             mend=f"keep the HF folder; supported are {', '.join(_ARCHITECTURES)}",
         )  # fmt: skip
-    return AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
 def _architecture(config: Any, folder: Path) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import math
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -233,13 +234,15 @@ def _device(module: Any) -> torch.device:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Without what transformers and PEFT log below an error."""
+    """Without what transformers and PEFT log below an error, and without their warnings."""
     loggers = [logging.getLogger(name) for name in ("transformers", "peft")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -63,6 +63,7 @@ __all__ = [
     "from_config",
     "generate",
     "generated_length",
+    "ids_read",
     "load_script",
     "pick",
     "prefill",

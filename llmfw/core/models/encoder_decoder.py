@@ -46,7 +46,7 @@ def auto_class(config: Any) -> Any:
 
     if not is_encoder_decoder(config):
         return AutoModelForCausalLM
-    mapping: Any = AutoModelForSeq2SeqLM._model_mapping  # type: ignore[attr-defined]  # its keys are the classes of configs
+    mapping: Any = AutoModelForSeq2SeqLM._model_mapping
     speech = hasattr(config, "num_mel_bins") or "seamless" in config.model_type
     if type(config) not in mapping or speech or config.model_type in _OTHERS:
         raise UsageError(
@@ -101,18 +101,24 @@ def with_ids(source: ModelSource, tokenizer: Any) -> ModelSource:
     if source.kind != "scratch":
         return source
     from llmfw.core.models.configs import load_model_config
+    from llmfw.core.models.turns import turn_end
 
     config = load_model_config(source)
     if not is_encoder_decoder(config):
         return source
+    pad, end, turn = tokenizer.pad_token_id, tokenizer.eos_token_id, turn_end(tokenizer)
     own = {name: getattr(tokenizer, name) for name in _ROLES if getattr(tokenizer, name) is not None}
     usual = {name: getattr(type(config)(), name, None) for name in (*_ROLES, "decoder_start_token_id")}
     start = usual["decoder_start_token_id"]
     roles = ("pad_token_id", "eos_token_id", "bos_token_id")
     role = next((name for name in roles if start is not None and usual[name] == start), "pad_token_id")
-    ids = {**own, "decoder_start_token_id": own.get(role, own["pad_token_id"])}
-    if getattr(config, "forced_eos_token_id", None) is not None and "eos_token_id" in own:
-        ids["forced_eos_token_id"] = own["eos_token_id"]
+    ids: dict[str, Any] = {**own, "decoder_start_token_id": own.get(role, pad)}
+    if pad == end:
+        ids["pad_token_id"] = None  # an embedding's padding row gets no gradient, and an end is to be learnt
+    if turn not in (None, end):
+        ids["eos_token_id"] = [end, turn]
+    if getattr(config, "forced_eos_token_id", None) is not None and end is not None:
+        ids["forced_eos_token_id"] = end
     given = source.model.config
     return replace(
         source,

@@ -13,13 +13,12 @@ from torch import nn
 from llmfw.core.models.adapters import add_lora, is_adapter_parameter
 from llmfw.core.models.build import BuiltModel
 from llmfw.core.models.configs import load_model_config
-from llmfw.core.models.encoder_decoder import auto_class
 from llmfw.core.models.fetch import local_folder
 from llmfw.core.models.names import COMPANIONS, plain_name
 from llmfw.core.models.rng import private_rng
 from llmfw.core.models.source import ModelSource
 from llmfw.core.models.surgery import all_parameters
-from llmfw.core.models.weights import hash_files, source_files
+from llmfw.core.models.weights import hash_files, skeleton, source_files
 from llmfw.core.schema import AdapterConfig
 
 
@@ -118,7 +117,7 @@ def source_facts(source: ModelSource, adapter: AdapterConfig | None = None) -> d
     happened yet.
     """
     config = load_model_config(source)
-    auto = auto_class(config)
+    module = skeleton(source, config)
     with private_rng(0), torch.device("meta"):
         module = auto.from_config(config)
         total = sum(parameter.numel() for parameter in module.parameters())

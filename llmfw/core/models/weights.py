@@ -117,6 +117,26 @@ def cast(module: Any, dtype: torch.dtype) -> None:
     module.config.dtype = dtype
 
 
+def skeleton(source: ModelSource, config: PretrainedConfig) -> Any:
+    """The model that a config describes, on the meta device: nothing is allocated or drawn.
+
+    Raises:
+        UsageError: an attention that the architecture lacks, or a config that it can't be built from.
+    """
+    auto = auto_class(config)
+    try:
+        with private_rng(0), torch.device("meta"):
+            return auto.from_config(config)
+    except Exception as error:  # every architecture complains in its own way about sizes that don't fit
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise _no_attention(source, error) or UsageError(
+            "MODEL-CONFIG",
+            f"no {config.model_type} can be built from this config: {said}",
+            mend="mend the values",
+            key="model.config" if source.kind == "scratch" else "model.name",
+        ) from error
+
+
 def _no_attention(source: ModelSource, error: Exception) -> UsageError | None:
     """The line for an attention implementation that an architecture or this machine lacks; None for
     another error.

@@ -44,8 +44,15 @@ def test_the_held_out_loss_is_the_mean_over_the_trained_tokens_of_held_out_rows(
 
 def test_evaluate_has_the_same_held_out_loss_and_a_place_for_evaluations(settings, capsys):
     validated = json.loads(said(validate.command, ["--json", *settings], capsys))
-    evaluated = json.loads(said(evaluate.command, ["--json", *settings], capsys))
-    assert evaluated == {"validation": validated, "metrics": {}, "tables": {}}
+    evaluated = json.loads(said(evaluate.command, ["--json", "--no-save", *settings], capsys))
+    assert {key: evaluated[key] for key in ("validation", "metrics", "tables", "kept", "model")} == {
+        "validation": validated,
+        "metrics": {},
+        "tables": {},
+        "kept": None,
+        "model": "tiny-llama",
+    }
+    assert not Path("runs").exists()
 
 
 def test_without_json_it_is_a_table(settings, capsys):

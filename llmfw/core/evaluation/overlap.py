@@ -55,13 +55,25 @@ def _of_corpus(name: str, metric: Any, answers: Sequence[str], references: Seque
     rows: list[Tensor] = []
     shapes: Mapping[str, Tensor] = {}
     for answer, reference in zip(answers, references, strict=True):
-        metric.reset()
-        metric.update([answer], [[reference]])
-        shapes = metric.metric_state
+        shapes = {**_states(metric, answer, reference), **_of_reference(metric, reference)}
         rows.append(torch.cat([state.reshape(-1).double() for state in shapes.values()]))
     columns = torch.stack(rows)
     statistic = _statistic(metric, shapes)
     return {name: bootstrap.estimate(columns, statistic)}, {name: statistic(columns).tolist()}
+
+
+def _states(metric: Any, answer: str, reference: str) -> dict[str, Tensor]:
+    metric.reset()
+    metric.update([answer], [[reference]])
+    return {name: state.clone() for name, state in metric.metric_state.items()}
+
+
+def _of_reference(metric: Any, reference: str) -> dict[str, Tensor]:
+    """The counts of the reference's own n-grams: chrF as it is leaves out those of an answer without any
+    match, which would raise its recall.
+    """
+    states = _states(metric, reference, reference)
+    return {name: state for name, state in states.items() if name.startswith("total_target_")}
 
 
 def _statistic(metric: Any, shapes: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:

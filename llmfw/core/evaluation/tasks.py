@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -18,6 +19,7 @@ from llmfw.core.schema import EvaluationConfig, Root
 
 _RESAMPLES = 1000
 """For the few metrics whose error the harness finds by resampling."""
+_NO_PROCESSES = "DISABLE_MULTIPROC"
 _MOST_ROWS = 100
 """Documents of a task that its table shows."""
 _Z = 1.959963984540054
@@ -133,7 +135,7 @@ def measure_tasks(root: Root, policy: Any) -> EvaluationResult:
     settings = root.evaluation
     loaded = load_tasks(settings)
     model = PolicyLM(policy, show=root.trainer.progress)
-    with contextlib.redirect_stdout(sys.stderr):  # it prints as it resamples
+    with contextlib.redirect_stdout(sys.stderr), _alone():  # it prints as it resamples
         found: Any = evaluate(
             model,
             loaded,
@@ -143,6 +145,20 @@ def measure_tasks(root: Root, policy: Any) -> EvaluationResult:
             fewshot_as_multiturn=settings.lm_eval_chat,
         )
     return told(found)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """The harness resamples in processes of its own unless told not to; a run forks none."""
+    before = os.environ.get(_NO_PROCESSES)
+    os.environ[_NO_PROCESSES] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_PROCESSES]
+        else:
+            os.environ[_NO_PROCESSES] = before
 
 
 def told(found: Mapping[str, Any]) -> EvaluationResult:
@@ -197,7 +213,7 @@ def _row(sample: Mapping[str, Any]) -> dict[str, Any]:
     """A document in a task's table: what was asked first, what was wanted, what came, and how it scored."""
     asked, came, wanted = sample["arguments"], sample["filtered_resps"], sample["target"]
     scores = {name: sample[name] for name in sample["metrics"] if isinstance(sample.get(name), (int, float))}
-    choices = [str(one[1]) for one in asked if len(one) > 1]
+    choices = [str(one[1]).strip() for one in asked if len(one) > 1]
     if len(came) > 1 and len(choices) == len(came):  # log-likelihoods of choices: the likeliest is the answer
         answer = choices[max(range(len(came)), key=lambda index: came[index][0])]
         wanted = choices[wanted] if isinstance(wanted, int) and wanted < len(choices) else wanted

@@ -200,6 +200,12 @@ def build_manager(resolved: Resolved, verb: Verb) -> PluginManager:
     return PluginManager(instances, Defaults(None), {card.name: card.origin for card in cards})
 
 
+def row_maker(manager: PluginManager) -> str | None:
+    """The plugin that answers for the rows, None where they are the core's."""
+    names = [one.plugin_name for one in manager.hook.llmfw_datamodule.get_hookimpls()]
+    return next((name for name in names if name != DEFAULTS), None)
+
+
 def versions() -> dict[str, str]:
     """Versions that decide numbers: Python, the libraries, the processor's name."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
@@ -233,15 +239,18 @@ def _run_name(verb: str, resolved: Resolved) -> str:
 def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Assembled:
     """Ask every hook and check the answers; nothing heavy is read or written."""
     from llmfw.core.auxiliary import facts_of
-    from llmfw.core.data import peek_kind
-    from llmfw.core.models import load_model_config, load_tokenizer, source_facts, with_ids
+    from llmfw.core.data import open_tokenizer, peek_kind
+    from llmfw.core.models import check_vocabulary, load_model_config, source_facts, source_notes, with_ids
 
     resolved = settled.resolved
     root = resolved.root
     manager = build_manager(resolved, verb)
-    tokenizer = load_tokenizer(settled.source.model, root.tokenizer)
-    settled = replace(settled, source=with_ids(settled.source, tokenizer))
-    model_config = load_model_config(settled.source.model)
+    opened = open_tokenizer(root, settled.source, row_maker(manager))
+    tokenizer, source = opened.tokenizer, with_ids(opened.source, opened.tokenizer)
+    notes = (*settled.notes, *source_notes(source), *opened.notes)
+    settled = replace(settled, source=source, notes=notes)
+    model_config = load_model_config(source)
+    check_vocabulary(tokenizer, model_config)
     name = root.run.name or _run_name(verb, resolved)
     run = Run(root, folder or Path("."), name)
     models = facts_of(root)
@@ -254,10 +263,11 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
         verb=verb,
         settings=resolved.flat(),
         data_kind=peek_kind if _names_data(resolved, verb) else _peek_plugins,
-        notes=settled.notes,
+        notes=notes,
         facts={
             "versions": versions(),
-            "model": source_facts(settled.source, root.adapter),
+            "model": source_facts(source, root.adapter),
+            **({"tokenizer": dict(opened.facts)} if opened.facts else {}),
             "models": models,
             "lightning_callbacks": [
                 f"{entry.name} = {entry.value}" for entry in entry_points(group=_CALLBACKS)

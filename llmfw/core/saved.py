@@ -20,7 +20,10 @@ def settings_of_run(folder: Path | None) -> tuple[Path, dict[str, Any]] | None:
         if (run / "run.json").is_file() and (run / "config.yaml").is_file():
             saved = load_file(run / "config.yaml").data
             plugins = saved.get("plugins") or []
-            return run, {key: _literal(saved[key]) for key in (*_OF_RUN, *plugins) if key in saved}
+            kept = {key: _literal(saved[key]) for key in (*_OF_RUN, *plugins) if key in saved}
+            for key in ("name", "train", "vocab_size"):  # the tokenizer stands beside the weights
+                kept.get("tokenizer", {}).pop(key, None)
+            return run, kept
     return None
 
 

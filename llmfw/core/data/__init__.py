@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from llmfw.core.data.batches import shadow as shadow
     from llmfw.core.data.checks import Finding as Finding
     from llmfw.core.data.checks import audit as audit
+    from llmfw.core.data.corpus import OpenedTokenizer as OpenedTokenizer
+    from llmfw.core.data.corpus import open_tokenizer as open_tokenizer
     from llmfw.core.data.encode import Encoder as Encoder
     from llmfw.core.data.encode import bytes_per_token as bytes_per_token
     from llmfw.core.data.encode import length_limit as length_limit
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 _HOME = {
     "checks": ("Finding", "audit"),
     "batches": ("collate", "shadow"),
+    "corpus": ("OpenedTokenizer", "open_tokenizer"),
     "encode": ("Encoder", "bytes_per_token", "length_limit", "pad_id_of", "trained_text"),
     "examples": ("Example", "TokenSequence"),
     "formats": ("PLACE", "RowError", "answer_of", "canonical", "content_hash", "form_of", "prompt_of"),

@@ -355,15 +355,13 @@ def length_limit(tokenizer: Any, max_length: int) -> int:
 
 
 def row_limit(tokenizer: Any, max_length: int, sides: Sides | None) -> tuple[int, str | None]:
-    """(``length_limit``, but no more than an encoder-decoder has positions; what to say of it, if that
-    counts).
-    """
+    """(``length_limit``, but no more than the model has positions; what to say of it, if that counts)."""
     limit = length_limit(tokenizer, max_length)
-    if sides is None or sides.positions is None or limit <= sides.positions:
+    # a decoder-only model's tokenizer says how many positions there are; T5's says 512, and has no limit
+    most = tokenizer.model_max_length if sides is None else sides.positions
+    if most is None or limit <= most:
         return limit, None
-    return sides.positions, (
-        f"longest allowed is {sides.positions} tokens, not {limit}: the model has no more positions"
-    )
+    return most, f"longest allowed is {most} tokens, not {limit}: the model has no more positions"
 
 
 def _prompt_length(sequence: TokenSequence) -> int:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmfw.core.errors import UsageError
+from llmfw.core.models.turns import special_ids as special_ids
+from llmfw.core.models.turns import turn_end
 from llmfw.core.schema import GenerationConfig
-
-_TURN_END_PROBE = "\u2060llmfw\u2060"
-"""A text that no template writes by itself; word joiners survive every template's strip()."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +111,6 @@ def from_config(
     )
 
 
-def special_ids(tokenizer: Any) -> set[int]:
-    """Ids of tokens that are no text: those with a role (bos, eos, ...) and added ones marked special."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return set(tokenizer.all_special_ids) | {token for token, entry in added.items() if entry.special}
-
-
 def end_of_turn_ids(tokenizer: Any, model_generation_config: Any = None) -> tuple[int, ...]:
     """Ids that end an answer, ascending: the tokenizer's eos, the generation config's, and the special token
     that the chat template writes straight after an assistant's message (for many models not the eos)."""
@@ -126,22 +119,10 @@ def end_of_turn_ids(tokenizer: Any, model_generation_config: Any = None) -> tupl
         eos = getattr(owner, "eos_token_id", None)
         if eos is not None:
             found.update(eos if isinstance(eos, (list, tuple)) else [eos])
-    turn_end = _template_turn_end(tokenizer)
-    if turn_end is not None:
-        found.add(turn_end)
+    last = turn_end(tokenizer)
+    if last is not None:
+        found.add(last)
     return tuple(sorted(int(token) for token in found))
-
-
-def _template_turn_end(tokenizer: Any) -> int | None:
-    if not getattr(tokenizer, "chat_template", None):
-        return None
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _TURN_END_PROBE}]
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
-    _, found, after = text.rpartition(_TURN_END_PROBE)
-    if not found:
-        return None
-    ids: list[int] = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
-    return ids[0] if ids and ids[0] in special_ids(tokenizer) else None
 
 
 def request_seed(seed: int, request: str | int, sample: int) -> int:

@@ -19,8 +19,9 @@ from typing import Any
 
 from llmfw.core.cache import cache_dir, locked_build
 from llmfw.core.errors import ResourceError, UsageError
-from llmfw.core.models.gguf_file import convert, converting, gguf_folder
+from llmfw.core.models.gguf_file import convert, gguf_folder
 from llmfw.core.models.source import ModelSource
+from llmfw.core.models.talk import waiting
 
 _log = logging.getLogger(__name__)
 _PIP_TIMEOUT = 1800
@@ -93,7 +94,7 @@ def package_folder(name: str, package: Mapping[str, Any]) -> Path:
 def _build(name: str, package: Mapping[str, Any], folder: Path) -> None:
     with (
         tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary,
-        converting(f"{name}: fetch {package['distribution']}=={package['version']}") as say,
+        waiting(f"{name}: fetch {package['distribution']}=={package['version']}") as say,
     ):
         raw = package_file(package, Path(temporary))
         say(f"{name}: convert to safetensors (once)")

@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import Any
 
 from llmfw.core.cache import cache_dir, locked_build
 from llmfw.core.errors import CheckpointError, UsageError
-from llmfw.core.models.talk import quiet
+from llmfw.core.models.talk import quiet, waiting
 
 _log = logging.getLogger(__name__)
 MAGIC = b"GGUF"
@@ -165,23 +164,10 @@ def gguf_note(path: Path) -> str:
 
 
 def _build(path: Path, folder: Path) -> None:
-    with converting(f"{path.name}: convert to safetensors (once)"):
+    with waiting(f"{path.name}: convert to safetensors (once)"):
         found = convert(path, folder)
     said = {"file": path.name, "kinds": dict(found.kinds), "quantised": found.quantised}
     (folder / _NOTE).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def converting(description: str) -> Iterator[Any]:
-    """A bar on the terminal while the block runs; gives a function that changes what it says."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=False) as progress:
-        task = progress.add_task(description, total=None)
-        yield lambda text: progress.update(task, description=text)
-        progress.update(task, total=1, completed=1)
 
 
 def content_hash(path: Path) -> str:

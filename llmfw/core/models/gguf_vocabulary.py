@@ -10,6 +10,7 @@ from typing import Any
 
 from llmfw.core.errors import UsageError
 from llmfw.core.models.talk import quiet
+from llmfw.core.models.turns import turn_end
 
 _PROBE = (
     "The 3 quick brown foxes don't jump over 1234567 lazy dogs: 3.14 + 2e-5 = x_1?\n\n  def f(a, b):\n\t"
@@ -98,7 +99,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     for name in ("bos", "eos", "pad"):
         if (token := getattr(tokenizer, f"{name}_token_id")) is not None:
             special[name] = token
-    turn = _end_of_turn(tokenizer, known)
+    turn = turn_end(tokenizer) if isinstance(tokenizer.chat_template, str) else None
     if turn is not None and turn != special.get("eos"):
         special["eot"] = turn
     plain = tokenizer("a")["input_ids"]
@@ -115,22 +116,6 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         tokenizer=tokenizer,
         folder=folder,
     )
-
-
-def _end_of_turn(tokenizer: Any, known: Mapping[int, str]) -> int | None:
-    """The special token that ends an assistant's turn in the chat template, if one does."""
-    if not isinstance(tokenizer.chat_template, str):
-        return None
-    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    try:
-        ids = tokenizer.apply_chat_template(said, tokenize=True, return_dict=False)
-    except Exception:  # a template may refuse any conversation, in words of its own
-        return None
-    special = set(tokenizer.all_special_ids) | {
-        token for token, one in tokenizer.added_tokens_decoder.items() if one.special
-    }
-    last = next((token for token in reversed(ids) if known[token].strip("ĊĠ")), None)
-    return last if last in special else None
 
 
 def _pre_tokenizer(made: Mapping[str, Any], folder: Path) -> str:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from llmfw.core.errors import UsageError
 from llmfw.core.models.configs import check_code
 from llmfw.core.models.fetch import hub_folder, local_folder
-from llmfw.core.models.source import ModelSource, as_model, resolve_model
+from llmfw.core.models.source import ModelSource, as_model, read_json, resolve_model
 from llmfw.core.models.templates import find_template
 from llmfw.core.schema import ModelConfig, TokenizerConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 
 
@@ -45,6 +46,13 @@ def load_tokenizer(
     return found
 
 
+def limit_positions(tokenizer: Any, model_config: Any) -> None:
+    """Lower a tokenizer's ``model_max_length`` to the positions that a decoder-only model has."""
+    positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < tokenizer.model_max_length:
+        tokenizer.model_max_length = positions
+
+
 def check_vocabulary(tokenizer: Any, model_config: Any) -> None:
     """Refuse a tokenizer whose ids the model's embedding doesn't reach.
 
@@ -57,7 +65,8 @@ def check_vocabulary(tokenizer: Any, model_config: Any) -> None:
         raise UsageError(
             "VOCABULARY",
             f"the tokenizer's ids reach {largest}, the model has {size} (0 to {size - 1})",
-            mend="use the model's own tokenizer (tokenizer.name=null)",
+            mend="use the model's own tokenizer (tokenizer.name=null); of a model from scratch leave out "
+            "model.config.vocab_size",
             key="tokenizer.name",
         )
 
@@ -93,8 +102,17 @@ def _bytes(source: ModelSource) -> PreTrainedTokenizerBase:
     return byte_tokenizer(int(source.model.config.get("max_position_embeddings", 8192)))
 
 
+def _is_plain(folder: Path) -> bool:
+    """Whether ``tokenizer.json`` says all there is to say: the folder names no class of its own."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file() or not (folder / "tokenizer.json").is_file():
+        return False
+    said = read_json(path)
+    return said.get("tokenizer_class") in _PLAIN and "auto_map" not in said
+
+
 def _load(folder: Path, settings: ModelConfig) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     check_code(folder, settings)
     if not any((folder / name).is_file() for name in _FILES):
@@ -105,10 +123,12 @@ def _load(folder: Path, settings: ModelConfig) -> PreTrainedTokenizerBase:
             mend="choose one with tokenizer.name",
             key="tokenizer.name",
         )
+    # of some model types AutoTokenizer splits words in one way, whatever the folder says
+    plain = _is_plain(folder)
+    loader: Any = PreTrainedTokenizerFast if plain else AutoTokenizer
+    code = {} if plain else {"trust_remote_code": settings.trust_remote_code}
     try:
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
-        )
+        loaded: PreTrainedTokenizerBase = loader.from_pretrained(folder, local_files_only=True, **code)
     except Exception as error:  # tokenizers raises bare Exception, transformers many kinds
         said = " ".join(str(error).split())[:300]
         raise UsageError(

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from llmfw.core.data.readers.common import BadRows, ReadCounts, refuse_other_files, unreadable, without_nulls
-from llmfw.core.data.readers.table import MAY_BE_MESSAGES, STRUCTURES, messages_or_text, structure
+from llmfw.core.data.readers.table import (
+    MAY_BE_MESSAGES,
+    STRUCTURES,
+    messages_or_text,
+    steps_or_text,
+    structure,
+)
 from llmfw.core.data.row_checks import RowError
 from llmfw.core.errors import DataError
 
@@ -84,6 +90,8 @@ def cleaned(raw: Mapping[str, Any]) -> dict[str, Any]:
             row[key] = structure(value, key)
         elif key in MAY_BE_MESSAGES and isinstance(value, str):
             row[key] = messages_or_text(value)
+        elif key == "solution" and isinstance(value, str):
+            row[key] = steps_or_text(value)
         elif key in STRUCTURES and isinstance(value, dict) and _of_lists(value):
             names = list(value)
             row[key] = without_nulls([dict(zip(names, parts)) for parts in zip(*value.values())])

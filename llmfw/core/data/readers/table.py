@@ -136,8 +136,8 @@ def row_of(cells: Mapping[str, Any]) -> dict[str, Any]:
             row[key] = structure(cell, key)
         elif key in MAY_BE_MESSAGES:
             row[key] = messages_or_text(cell)
-        elif key == "solution" and cell.lstrip().startswith('["'):
-            row[key] = _steps_or_text(cell)
+        elif key == "solution":
+            row[key] = steps_or_text(cell)
         elif key in _NUMBERS:
             row[key] = _number(cell, key)
         else:
@@ -170,7 +170,10 @@ def messages_or_text(cell: str) -> Any:
     return found if messages and all("role" in one or "from" in one for one in found) else cell
 
 
-def _steps_or_text(cell: str) -> Any:
+def steps_or_text(cell: str) -> Any:
+    """The list of steps that a cell spells in JSON, or the cell."""
+    if not cell.lstrip().startswith('["'):
+        return cell
     try:
         found = json.loads(cell)
     except (ValueError, RecursionError):

@@ -19,6 +19,7 @@ from llmfw.core.manager import DEFAULTS, PluginManager
 from llmfw.core.plan import Plan, make_plan
 from llmfw.core.run import Run
 from llmfw.core.saved import settings_of_run
+from llmfw.core.schema import Root
 from llmfw.core.settings.strict_yaml import load_file
 
 Verb = Literal["fit", "validate", "evaluate", "predict", "generate", "chat", "plan", "data"]
@@ -95,12 +96,18 @@ def settle(*, plugins: Sequence[str] = (), measuring: bool = False, **layers: An
             )
         if added:
             notes.append(f"model {named} was made with {', '.join(added)}: switched on")
+        if saved.held != "none":
+            base["model"] = {**base.get("model", {}), "quantization": saved.held}
         layers["base"] = base
     while True:
         resolved = load_config(plugins=[*plugins, *added], **layers)
         filled = _unfilled(resolved.plugin_names)
         if not filled:
             source = resolve_model(resolved.root.model, uri=resolved.root.tracking.uri)
+            if source.held != "none":
+                now = resolved.root.model.quantization
+                held = "unquantised, so outputs differ a little" if now == "none" else f"in {now}"
+                notes.append(f"the adapter was trained over a base in {source.held}; here the base is {held}")
             return Settled(resolved=resolved, notes=tuple(notes), source=source)
         added += [name for name, _ in filled]
         notes += [note for _, note in filled]
@@ -217,6 +224,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def bits_version(root: Root) -> dict[str, str]:
+    """bitsandbytes' version where its layers or optimizers decide numbers."""
+    used = root.model.quantization != "none" or root.optimizer.name != "adamw"
+    return {"bitsandbytes": version("bitsandbytes")} if used else {}
+
+
 def _names_data(resolved: Resolved, verb: str) -> bool:
     """Whether rows are to be read: not where tasks of lm-eval alone are asked for and no data is named."""
     settings = resolved.root.evaluation
@@ -241,9 +254,11 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
     from llmfw.core.auxiliary import facts_of
     from llmfw.core.data import open_tokenizer, peek_kind
     from llmfw.core.models import check_vocabulary, load_model_config, source_facts, source_notes, with_ids
+    from llmfw.core.training.combinations import check_combinations
 
     resolved = settled.resolved
     root = resolved.root
+    check_combinations(root, training=verb in ("fit", "plan"))
     manager = build_manager(resolved, verb)
     opened = open_tokenizer(root, settled.source, row_maker(manager))
     tokenizer, source = opened.tokenizer, with_ids(opened.source, opened.tokenizer)
@@ -253,6 +268,8 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
     check_vocabulary(tokenizer, model_config)
     name = root.run.name or _run_name(verb, resolved)
     run = Run(root, folder or Path("."), name)
+    facts = source_facts(source, root.adapter if verb in ("fit", "plan") else None)
+    notes = (*notes, *([facts["adapter"]] if "adapter" in facts else []))
     models = facts_of(root)
     run._know({name: str(facts["identity"]) for name, facts in models.items()})
     plan = make_plan(
@@ -265,8 +282,8 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Ass
         data_kind=peek_kind if _names_data(resolved, verb) else _peek_plugins,
         notes=notes,
         facts={
-            "versions": versions(),
-            "model": source_facts(source, root.adapter),
+            "versions": versions() | bits_version(root),
+            "model": facts,
             **({"tokenizer": dict(opened.facts)} if opened.facts else {}),
             "models": models,
             "lightning_callbacks": [

@@ -31,7 +31,7 @@ from llmfw.core.measure import (
     write_down,
     write_tables,
 )
-from llmfw.core.models import resolve_model, save_weights, source_facts
+from llmfw.core.models import at_folder, resolve_model, save_weights, source_facts
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import open_policy_of
 from llmfw.core.recipes import train_recipes
@@ -339,7 +339,8 @@ def _rounds(
 
     def train_round(state: RoundState, weights: Path | None) -> None:
         say(f"round {state.index}: {len(state.records)} records, from {weights or 'the base weights'}")
-        source = resolve_model(str(weights)) if weights else assembled.settled.source
+        settings = assembled.run.config.model
+        source = resolve_model(at_folder(settings, weights)) if weights else assembled.settled.source
         with open_session(assembled, "auto", parent=session, round_dir=state.folder) as inner:
             records = RowsData(
                 state.records,

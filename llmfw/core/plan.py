@@ -223,6 +223,9 @@ def _check_refusals(plan: Plan, manager: PluginManager, run: Run) -> None:
     cache = plan.one("llmfw_kv_cache")
     met = {
         "packing": ("packing", "set data.packing=false") if run.config.data.packing else None,
+        "quantised": (f"a base in {run.config.model.quantization}", "set model.quantization=none")
+        if run.config.model.quantization != "none"
+        else None,
         "custom_cache": (f"the key-value cache of {plan.owner('llmfw_kv_cache')}", "leave one of them out")
         if cache
         else None,

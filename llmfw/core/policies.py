@@ -7,7 +7,7 @@ from typing import Any
 
 from llmfw.core.assemble import Assembled
 from llmfw.core.generation import GeneratingPolicy, from_config
-from llmfw.core.models import LocalPolicy, build_model, resolve_model
+from llmfw.core.models import LocalPolicy, at_folder, build_model, resolve_model
 from llmfw.core.records import Surgery
 
 
@@ -36,7 +36,8 @@ def policy_over(assembled: Assembled, built: Any) -> GeneratingPolicy:
 
 def open_policy_of(assembled: Assembled, weights: Path | None) -> GeneratingPolicy:
     """A frozen policy of the run's model: its base weights, or those that a training saved."""
-    source = resolve_model(str(weights)) if weights else assembled.settled.source
+    settings = assembled.run.config.model
+    source = resolve_model(at_folder(settings, weights)) if weights else assembled.settled.source
     root = assembled.run.config
     surgeries = surgeries_of(assembled)
     built = build_model(

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from llmfw.core.models.rng import generator_of, private_rng, seed_of
     from llmfw.core.models.scratch import fitted, source_notes
     from llmfw.core.models.shards import gathered
-    from llmfw.core.models.source import ModelSource, resolve_model
+    from llmfw.core.models.source import ModelSource, at_folder, resolve_model
     from llmfw.core.models.store import load_weights, save_weights, weights_manifest, whole_weights
     from llmfw.core.models.tokenizer import check_vocabulary, load_tokenizer
 
@@ -64,7 +64,7 @@ _HOME = {
     "reference_cache": ("ReferenceCache", "reference_key"),
     "rng": ("generator_of", "private_rng", "seed_of"),
     "scratch": ("fitted", "source_notes"),
-    "source": ("ModelSource", "resolve_model"),
+    "source": ("ModelSource", "at_folder", "resolve_model"),
     "shards": ("gathered",),
     "store": ("load_weights", "save_weights", "weights_manifest", "whole_weights"),
     "tokenizer": ("check_vocabulary", "load_tokenizer"),
@@ -78,6 +78,7 @@ __all__ = [
     "ModelSource",
     "ReferenceCache",
     "Sides",
+    "at_folder",
     "auto_class",
     "build_model",
     "byte_tokenizer",

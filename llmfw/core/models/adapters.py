@@ -107,8 +107,10 @@ def resolve_saved(module: Any, wanted: Sequence[str], targets: Targets) -> list[
             known = sorted({full.rsplit(".", 1)[-1] for full, part in modules.items() if not _inner(part)})
             what = f"no module of the model is named {name!r}" if not found else f"{name!r} has no weights"
             raise UsageError("ADAPTER", what, mend=f"choose of: {', '.join(known)}", key=key)
-        inside = (layer for full in found for layer in targets.layers if f"{layer}.".startswith(f"{full}."))
-        both = next(inside, None)
+        own = {id(parameter) for full in found for parameter in modules[full].parameters()}
+        both = next(
+            (layer for layer in targets.layers if {id(p) for p in modules[layer].parameters()} & own), None
+        )
         if both is not None:
             raise UsageError(
                 "ADAPTER",
@@ -116,7 +118,6 @@ def resolve_saved(module: Any, wanted: Sequence[str], targets: Targets) -> list[
                 mend="name it in one of adapter.target_modules and adapter.modules_to_save",
                 key=key,
             )
-        own = {id(parameter) for full in found for parameter in modules[full].parameters()}
         if _tied_ids(module) & own and not (_ties_by_name(name) and _two(module)):
             raise UsageError(
                 "ADAPTER",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmfw.core.errors import UsageError
 from llmfw.core.models.adapters import add_lora, is_adapter_parameter
 from llmfw.core.models.build import BuiltModel
 from llmfw.core.models.configs import load_model_config
@@ -18,6 +19,7 @@ from llmfw.core.models.names import COMPANIONS, plain_name
 from llmfw.core.models.rng import private_rng
 from llmfw.core.models.source import ModelSource
 from llmfw.core.models.surgery import all_parameters
+from llmfw.core.models.targets import resolve_targets
 from llmfw.core.models.weights import hash_files, skeleton, source_files
 from llmfw.core.schema import AdapterConfig
 
@@ -118,23 +120,40 @@ def source_facts(source: ModelSource, adapter: AdapterConfig | None = None) -> d
     """
     config = load_model_config(source)
     module = skeleton(source, config)
+    told: dict[str, Any] = {}
+    if source.model.gradient_checkpointing and not getattr(module, "supports_gradient_checkpointing", False):
+        raise UsageError(
+            "CHECKPOINTING",
+            f"transformers' {type(module).__name__} can't recompute its activations",
+            mend="set model.gradient_checkpointing=false",
+            key="model.gradient_checkpointing",
+        )
     with private_rng(0), torch.device("meta"):
-        module = auto.from_config(config)
         total = sum(parameter.numel() for parameter in module.parameters())
         trainable = total
         if adapter is not None and adapter.kind == "lora":
+            targets = resolve_targets(module, adapter.target_modules)
             wrapped = add_lora(module, adapter, 0, source.model.name)
             trainable = sum(
                 parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad
             )
+            told["adapter"] = _adapter_note(adapter, str(targets), trainable, total)
             total += trainable
     return {
+        **told,
         "kind": source.kind,
         "model_type": config.model_type,
         "parameters": total,
         "trainable": trainable,
         "weights": _pin(source),
     }
+
+
+def _adapter_note(adapter: AdapterConfig, targets: str, trainable: int, total: int) -> str:
+    name = ("DoRA" if adapter.use_dora else "LoRA") + (" with rsLoRA's scale" if adapter.use_rslora else "")
+    saved = f", in full {', '.join(adapter.modules_to_save)}" if adapter.modules_to_save else ""
+    share = f"trains {trainable:,} parameters, {trainable / total:.1%} of the model's"
+    return f"{name} on {targets}{saved}: {share}"
 
 
 def _pin(source: ModelSource) -> str:

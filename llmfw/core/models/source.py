@@ -68,6 +68,11 @@ class ModelSource:
         )
 
     @property
+    def held(self) -> str:
+        """How a saved adapter's base was quantised while it was trained: none, nf4 or int8."""
+        return self.base.quantization if self.kind == "adapter" and self.manifest is not None else "none"
+
+    @property
     def adapter(self) -> AdapterConfig | None:
         """The adapter that was saved, None where there is none."""
         saved = (self.manifest or {}).get("adapter")
@@ -109,6 +114,11 @@ def resolve_model(model: ModelConfig | str, *, uri: str | None = None) -> ModelS
     if _HUB_ID.fullmatch(name) and not Path(name.split("/")[0]).exists():
         return ModelSource(kind="hub", model=settings)
     raise _no_such_model(name)
+
+
+def at_folder(settings: ModelConfig, folder: Path) -> ModelConfig:
+    """The weights that were saved in ``folder``, held and computed as these settings say."""
+    return replace(settings, name=str(folder), revision=None, config={}, package={})
 
 
 def as_model(saved: Mapping[str, Any]) -> ModelConfig:

@@ -38,7 +38,8 @@ class Targets:
 
     def __str__(self) -> str:
         named = ", ".join(dict.fromkeys((*self.modules, *self.parameters)))
-        text = f"{len(self.layers) + len(self.experts)} layers ({named})"
+        count = len(self.layers) + len(self.experts)
+        text = f"{count} layer{'s' if count != 1 else ''} ({named})"
         return f"{text}, not {', '.join(self.left_out)}" if self.left_out else text
 
 

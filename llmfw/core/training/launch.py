@@ -78,7 +78,8 @@ def check_launch(trainer: TrainerConfig) -> None:
 
 def environment() -> Any:
     """Lightning's view of the launcher; None where this process starts the others."""
-    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     if launched() is None:
         return None
@@ -95,7 +96,7 @@ def _common_store() -> Any:
     """A store that all processes of the launch see; made once, and kept as long as the process lives."""
     global _store
     if _store is None:
-        from torch.distributed import TCPStore
+        from torch._C._distributed_c10d import TCPStore
 
         env = environment()
         own = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and process_rank() == 0

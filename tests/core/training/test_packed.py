@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MambaConfig
+from transformers import AutoModelForCausalLM, Lfm2Config, LlamaConfig, MambaConfig
 
 from llmfw.core.data import Example, TokenSequence, pack
 from llmfw.core.errors import ConflictError
@@ -37,9 +37,15 @@ def test_attention_keeps_samples_apart_and_a_state_does_not() -> None:
     before = policy.module.training
     assert leak(policy, _units(), 0) == 0.0 and policy.module.training is before
     refuse_leaks(policy, _units(), 0)
-    mamba = _policy(MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2, state_size=4))
-    with pytest.raises(ConflictError, match="PACKING-LEAK.*MambaForCausalLM lets packed samples see each"):
-        refuse_leaks(mamba, _units(), 0)
+    convolving = Lfm2Config(
+        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], initializer_range=0.3,
+    )  # fmt: skip
+    with pytest.raises(ConflictError, match="PACKING-LEAK.*Lfm2ForCausalLM lets packed samples see each"):
+        refuse_leaks(_policy(convolving), _units(), 0)
+    mamba = MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2, state_size=4)
+    with pytest.raises(ConflictError, match="PACKING-MODEL.*MambaForCausalLM fails on a packed row"):
+        refuse_leaks(_policy(mamba), _units(), 0)
 
 
 def test_nothing_is_asked_where_no_two_samples_are_packed() -> None:

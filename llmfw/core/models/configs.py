@@ -47,21 +47,19 @@ def load_model_config(model: ModelConfig | ModelSource) -> PretrainedConfig:
             Exception
         ) as error:  # transformers raises many kinds: KeyError, ValueError, its own validation errors
             raise bad_config(folder / "config.json", error) from error
-        _decoder_ids(config, folder)
+        _decoder_start(config, folder)
     config._attn_implementation = settings.attention
     config.dtype = getattr(torch, settings.dtype)
     return config
 
 
-def _decoder_ids(config: PretrainedConfig, folder: Path) -> None:
-    """Take over what only ``generation_config.json`` says of how an encoder-decoder's answers begin."""
+def _decoder_start(config: PretrainedConfig, folder: Path) -> None:
+    """Take over an encoder-decoder's start token where only ``generation_config.json`` says it."""
     path = folder / "generation_config.json"
-    if not getattr(config, "is_encoder_decoder", False) or not path.is_file():
-        return
-    said = read_json(path)
-    for name in ("decoder_start_token_id", "forced_bos_token_id"):
-        if getattr(config, name, None) is None and said.get(name) is not None:
-            setattr(config, name, said[name])
+    name = "decoder_start_token_id"
+    asked = getattr(config, "is_encoder_decoder", False) and getattr(config, name, None) is None
+    if asked and path.is_file() and (said := read_json(path).get(name)) is not None:
+        setattr(config, name, said)
 
 
 def base_model(source: ModelSource) -> ModelConfig:

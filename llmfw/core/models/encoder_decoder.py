@@ -62,16 +62,16 @@ def sides_of(config: Any, generation_config: Any = None) -> Sides | None:
     """How rows of this model are laid out; None for a decoder-only model.
 
     Args:
-        generation_config: transformers' ``model.generation_config``: it may know what the config doesn't.
+        generation_config: transformers' ``model.generation_config``, which says what answers are forced to
+            begin with, and may know the start token where the config doesn't.
 
     Raises:
         UsageError: nobody says with which token the decoder begins.
     """
     if not is_encoder_decoder(config):
         return None
-    owners = (config, generation_config)
-    start = _first_of(owners, "decoder_start_token_id")
-    forced = _first_of(owners, "forced_bos_token_id")
+    start = _first_of((config, generation_config), "decoder_start_token_id")
+    forced = _first_of((generation_config,), "forced_bos_token_id")
     if start is None:
         raise UsageError(
             "DECODER-START",

@@ -1,0 +1,285 @@
+"""Streamed rows: every row once a pass, exact resume, one order for any world and workers, flat memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmfw.core.data import DataModule, Prepared, StreamLoader, collate_with, prepare
+from llmfw.core.data.refusals import Around, refuse_settings
+from llmfw.core.errors import DataError, LlmfwError
+from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.records import DatasetTransform
+from llmfw.core.schema import Root
+
+BYTE = byte_tokenizer()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLMFW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _file(name: str, rows: list[Any]) -> str:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    Path(name).write_text("".join(line + "\n" for line in lines))
+    return name
+
+
+def _asked(count: int) -> list[dict[str, Any]]:
+    return [{"id": f"r{i}", "prompt": f"{i}?", "completion": "x" * (1 + i % 7)} for i in range(count)]
+
+
+def _texts(count: int) -> list[dict[str, Any]]:
+    return [{"id": f"t{i}", "text": "word " * (1 + i % 9)} for i in range(count)]
+
+
+def _root(name: str = "a.jsonl", seed: int = 3, **data: Any) -> Root:
+    root = Root(seed=seed)
+    root.trainer.max_steps = 5
+    settings = {"name": name, "streaming": True, "shuffle_buffer": 8, "validation": None, **data}
+    for key, value in settings.items():
+        setattr(root.data, key, value)
+    return root
+
+
+def _loader(prepared: Prepared, **changed: Any) -> StreamLoader:
+    assert prepared.stream is not None
+    asked = {"micro_batch": 2, "accumulate": 2, "seed": 3, "max_steps": 14} | changed
+    return StreamLoader(prepared.stream, collate_with(0), **asked)
+
+
+def _steps(root: Root, **changed: Any) -> list[list[str]]:
+    """The samples of each step, over all ranks."""
+    world = changed.pop("world", 1)
+    loaders = [_loader(prepare(root, BYTE), rank=rank, world=world, **changed) for rank in range(world)]
+    return [
+        sorted(name for batches in ranks for batch in batches for name in batch.sample_ids)
+        for ranks in zip(*loaders, strict=True)
+    ]
+
+
+def test_every_row_comes_once_a_pass_and_passes_differ() -> None:
+    _file("a.jsonl", _asked(28))
+    for grouped in (True, False):
+        steps = _steps(_root(), group_by_length=grouped)
+        flat = list(itertools.chain(*steps))
+        assert Counter(flat) == Counter({f"r{i}": 2 for i in range(28)})
+        assert set(flat[:28]) == set(flat[28:]) and steps[:7] != steps[7:]
+    assert _steps(_root(seed=4)) != _steps(_root())
+
+
+def test_rows_are_shuffled_within_the_buffer() -> None:
+    """With a buffer of 8 a row can't come before the row that stands 15 lines above it."""
+    _file("a.jsonl", _asked(64))
+    order = [int(name[1:]) for step in _steps(_root(), max_steps=16, group_by_length=False) for name in step]
+    assert order != sorted(order)
+    assert all(abs(place - row) < 16 for place, row in enumerate(order))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_world_accumulation_and_workers_change_nothing(packing: bool) -> None:
+    _file("a.jsonl", _asked(30))
+    _file("b.jsonl", _texts(21))
+    root = _root(mix={"a.jsonl": 2, "b.jsonl": 1}, packing=packing, max_length=25)
+    whole = _steps(root, micro_batch=2, accumulate=4)
+    assert whole == _steps(root, micro_batch=4, accumulate=2)
+    assert whole == _steps(root, micro_batch=2, accumulate=2, world=2)
+    assert whole == _steps(root, micro_batch=2, accumulate=1, world=4)
+    assert whole == _steps(root, micro_batch=2, accumulate=4, workers=2)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_restart_goes_on_exactly_with_a_position_and_without(packing: bool) -> None:
+    _file("a.jsonl", [*_asked(17), '{"prompt": 1}', *({"prompt": f"long {i}", "completion": "y" * 400}
+                                                     for i in range(3))])  # fmt: skip
+    _file("b.jsonl", _texts(11))
+    root = _root(mix={"a.jsonl": 2, "b.jsonl": 1}, packing=packing, max_length=25, on_bad_row="skip")
+    loader = _loader(prepare(root, BYTE))
+    whole = [[batch.sample_ids for batch in step] for step in loader]
+    for start in (1, 5, 13, 14):
+        again = prepare(root, BYTE)
+        assert again.stream is not None
+        plain = [[batch.sample_ids for batch in step] for step in _loader(again, start_step=start)]
+        assert plain == whole[start:]
+        position = json.loads(json.dumps(loader.stream.position(start)))
+        again.stream.restore(start, position)
+        resumed = _loader(again, start_step=start)
+        assert [[batch.sample_ids for batch in step] for step in resumed] == whole[start:]
+        assert resumed.stream.told(14) == loader.stream.told(14)
+    assert loader.stream.told(14)["a.jsonl"]["bad"] == 1
+    assert loader.stream.told(14)["a.jsonl"]["too_long"] == 3
+
+
+def test_a_restart_tokenises_one_block_again_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmfw.core.data import Encoder
+
+    _file("a.jsonl", _asked(400))
+    prepared = prepare(_root(shuffle_buffer=20), BYTE)
+    loader = _loader(prepared, max_steps=60)
+    whole = [[batch.sample_ids for batch in step] for step in loader]
+    seen: list[str] = []
+    encode = Encoder.encode
+    monkeypatch.setattr(
+        Encoder, "encode", lambda self, form, row: seen.append(row["id"]) or encode(self, form, row)
+    )
+    resumed = _loader(prepared, start_step=50, max_steps=60)
+    assert [[batch.sample_ids for batch in step] for step in resumed] == whole[50:]
+    assert len(seen) <= 40 + 2 * 20
+
+
+def test_held_out_rows_are_decided_by_their_key_and_never_trained() -> None:
+    rows = [{"id": f"r{i}", "prompt": f"{i % 40}?", "completion": f"{i}"} for i in range(200)]
+    _file("a.jsonl", rows)
+    prepared = prepare(_root(validation="0.25", shuffle_buffer=500), BYTE)
+    held_out = {row["prompt"] for row in prepared.rows["validation"]}
+    assert 4 <= len(held_out) <= 16 and len(prepared.validation) == 5 * len(held_out)
+    seen = {name for step in _loader(prepared, max_steps=60) for batch in step for name in batch.sample_ids}
+    assert seen == {row["id"] for row in rows if row["prompt"] not in held_out}
+    root = _root(validation="0.25", shuffle_buffer=500)
+    root.trainer.validation_limit = 7
+    few = prepare(root, BYTE)
+    assert few.validation == prepared.validation[:7]
+    assert "the first 7 of them are measured" in few.report.notes[0]
+    told = _loader(prepared, max_steps=1).stream
+    assert told.sample_ids(59) and told.told(60)["all"]["held_out"] == len(prepared.validation)
+
+
+def test_bad_rows_are_refused_by_line_or_counted_up_to_a_limit_in_the_run() -> None:
+    bad = ['{"prompt": ', '{"prompt": "a"}', '{"prompt": "b", "completion": "<|im_end|>"}']
+    _file("a.jsonl", [*_asked(80), *bad])
+    with pytest.raises(DataError, match=r"BAD-ROW\] a.jsonl:81: not JSON"):
+        list(_loader(prepare(_root(), BYTE), max_steps=21))
+    skipping = prepare(_root(on_bad_row="skip"), BYTE)
+    loader = _loader(skipping, max_steps=41)  # into the third pass
+    list(loader)
+    told = loader.stream.told(41)["all"]
+    assert told["bad"] == 3 and [message.split(":")[1] for message in told["messages"]] == ["81", "82", "83"]
+    limited = prepare(_root(on_bad_row="skip", max_bad_rows=2), BYTE)
+    with pytest.raises(DataError, match="BAD-ROWS.*more than 2 rows can't be used; the last: .*a.jsonl:83"):
+        list(_loader(limited, max_steps=21))
+    with pytest.raises(DataError, match="BAD-ROW.*a.jsonl:81"):
+        list(_loader(prepare(_root(), BYTE), max_steps=21, workers=2))
+
+
+def test_a_stream_that_gives_nothing_or_another_form_says_so() -> None:
+    _file("long.jsonl", [{"text": "word " * 300 + str(i)} for i in range(5)])
+    with pytest.raises(
+        DataError, match="NO-SAMPLES.*a whole pass gave no training sample .5 rows are longer"
+    ):
+        list(_loader(prepare(_root("long.jsonl", max_length=20), BYTE)))
+    _file("mixed.jsonl", [*_texts(3), *_asked(3)])
+    with pytest.raises(DataError, match=r"mixed.jsonl:4: this is a completion row, but the first is a text"):
+        list(_loader(prepare(_root("mixed.jsonl"), BYTE)))
+    _file("none.jsonl", [])
+    with pytest.raises(DataError, match="NO-ROWS"):
+        prepare(_root("none.jsonl"), BYTE)
+
+
+def test_long_texts_are_split_while_streaming() -> None:
+    _file("a.jsonl", [{"id": "a", "text": "x" * 95}, {"id": "b", "text": "y"}])
+    steps = _steps(_root(too_long="split", max_length=10), micro_batch=2, accumulate=2, max_steps=1)
+    assert steps == [["a#1", "a#2", "a#3", "b"]]
+
+
+def test_rows_of_a_plugin_can_be_streamed() -> None:
+    class Squares(DataModule):
+        kind = "completion"
+
+        def rows(self, split: str) -> Any:
+            if split == "validation":
+                return None
+            return ({"id": f"r{n}", "prompt": f"{n}^2?", "completion": str(n * n)} for n in range(10))
+
+    prepared = prepare(_root("unused"), BYTE, datamodule=Squares())
+    flat = [name for step in _loader(prepared, max_steps=5) for batch in step for name in batch.sample_ids]
+    assert Counter(flat) == Counter({f"r{n}": 2 for n in range(10)})
+
+
+def test_another_beginning_or_end_of_the_file_is_noticed() -> None:
+    _file("a.jsonl", _asked(300))
+    first = prepare(_root(), BYTE).fingerprint
+    assert prepare(_root(), BYTE).fingerprint == first
+    _file("a.jsonl", [*_asked(300)[:-1], {"id": "other", "prompt": "p", "completion": "q"}])
+    assert prepare(_root(), BYTE).fingerprint != first
+
+
+_TRANSFORM = DatasetTransform(name="pick", stage="rows", apply=list)
+_ORDER = DatasetTransform(name="sorted", stage="order", apply=list)
+
+
+@pytest.mark.parametrize(
+    ("data", "trainer", "around", "says"),
+    [
+        ({}, {"max_steps": None}, {}, "STREAM-STEPS.*trainer.max_steps: a stream has no length"),
+        ({}, {"reference": "cache"}, {"needs_reference": True}, "STREAM-CACHE"),
+        ({}, {}, {"sampler": "rft"}, "STREAM-ROUNDS.*'rft'"),
+        ({}, {}, {"transforms": [("toy", _TRANSFORM)]}, "STREAM-TRANSFORM.*'pick' of plugin 'toy'"),
+        ({"deduplicate": True}, {}, {}, "STREAM-DEDUPLICATE"),
+        ({"mix": {"a": 1.0}, "mix_until": "all"}, {}, {}, "MIX-UNTIL.*a stream has no epochs"),
+        ({"streaming": False, "mix_until": "all"}, {}, {}, "MIX-UNTIL.*without data.mix"),
+        ({"streaming": False}, {}, {}, "STREAM-OFF.*shuffle_buffer"),
+        ({"mix": {"a": 1.0}}, {}, {"source": "toy"}, "MIX-SOURCE.*'toy' brings its own rows"),
+        (
+            {"streaming": False, "shuffle_buffer": 1000, "mix": {"a": 1.0}},
+            {},
+            {"transforms": [("toy", _ORDER)]},
+            "MIX-ORDER.*the order that plugin 'toy' brings",
+        ),
+    ],
+)
+def test_what_a_stream_or_a_mixture_can_not_do_is_refused(
+    data: dict[str, Any], trainer: dict[str, Any], around: dict[str, Any], says: str
+) -> None:
+    root = _root(**data)
+    for key, value in trainer.items():
+        setattr(root.trainer, key, value)
+    with pytest.raises(LlmfwError, match=says) as caught:
+        refuse_settings(root, Around(**around))
+    assert caught.value.exit_code == 2
+
+
+_MEMORY = """
+import resource
+from llmfw.core.data import StreamLoader, collate_with, prepare
+from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.schema import Root
+root = Root()
+root.data.name, root.data.streaming, root.data.validation = "big.jsonl", True, "0.01"
+stream = prepare(root, byte_tokenizer()).stream
+peaks = []
+for start, stop in ((0, 30), (30, 160), (3000, 3010)):
+    if start == 3000:  # 192,000 samples later
+        stream.restore(start, {"": {**stream.position(160)[""], "block": 195, "given": 0}})
+    loader = StreamLoader(stream, collate_with(0), micro_batch=64, accumulate=1, seed=0, max_steps=stop,
+                          start_step=start)
+    steps = [step for step, _ in loader.examples()]
+    assert steps == list(range(start, stop))
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(stream.told(3010)["all"]["rows"], peaks[1] - peaks[0], peaks[2] - peaks[0])
+"""
+
+
+def test_a_long_file_streams_with_flat_memory(here: Path) -> None:
+    """Between step 30 and 160 some 8,000 samples go by, then 190,000 rows up to a later position: kept, the
+    samples alone would need 7 MB (0.9 kB each), the rows 40 MB and more.
+    """
+    with Path("big.jsonl").open("w") as file:
+        file.writelines(f'{{"prompt": "{i}?", "completion": "answer {i}"}}\n' for i in range(200_000))
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    _, *grown = map(int, done.stdout.split())
+    assert max(grown) < 4 * 1024, grown  # KiB

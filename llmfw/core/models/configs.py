@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmfw.core.errors import UsageError
 from llmfw.core.models.fetch import local_folder
+from llmfw.core.models.floats import unspelt
 from llmfw.core.models.source import ModelSource, read_json, resolve_model
 from llmfw.core.schema import ModelConfig
 
@@ -35,7 +36,7 @@ def load_model_config(model: ModelConfig | ModelSource) -> PretrainedConfig:
         config = load_model_config(base_model(source))
     elif source.manifest is not None and source.manifest.get("surgeries"):
         # what config.json says may need a plugin's classes: surgeries begin from the config before them
-        config = _from_settings(replace(settings, config=dict(source.manifest["config"])))
+        config = _from_settings(replace(settings, config=unspelt(source.manifest["config"])))
     else:
         folder = local_folder(source, weights=False)
         check_folder(folder, settings)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from llmfw.core.errors import CheckpointError, PluginError
 from llmfw.core.models.adapters import bare, is_adapted, is_adapter_parameter
 from llmfw.core.models.fetch import sha256
+from llmfw.core.models.floats import spelt
 from llmfw.core.models.names import is_quantisation, matches, plain_name
 from llmfw.core.models.shards import fill, whole_state
 from llmfw.core.models.source import MANIFEST, read_json, read_manifest
@@ -122,7 +123,7 @@ def weights_manifest(
         "adapter": asdict(built.adapter) if built.adapter.kind != "none" else None,
         "seed": built.seed,
         "base_hash": built.base_hash,
-        "config": json.loads(json.dumps(dict(built.base_config), default=str)),
+        "config": json.loads(json.dumps(spelt(dict(built.base_config)), default=str)),
         "plugins": list(config.plugins) if config is not None else requires,
         "requires": requires,
         "surgeries": [

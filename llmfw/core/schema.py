@@ -89,7 +89,7 @@ class TokenizerConfig(Settings):
         "tokenizer's folder or hub id; null: the model's own; 'byte': one token a byte", None
     )
     template: str | None = _key(
-        "chat template: a name, or a file with Jinja; null: the tokenizer's own", None
+        "chat template: a name (chatml, llama3, ...) or a file with Jinja; null: the tokenizer's own", None
     )
     train: str | None = _key(
         "train a tokenizer of this kind on the data's raw text, once, before the plan; null: none is trained",
@@ -127,11 +127,13 @@ class DataConfig(Settings):
         None,
         choices=("preference", "completion", "messages", "text", "problems"),
     )
-    options: dict[str, Any] = _key("options of a preset, e.g. lengths: balanced", {})
+    options: dict[str, Any] = _key(
+        "options of a preset (lengths: balanced) or of files (text: lines, rows: KEY, delimiter: ;)", {}
+    )
     package: dict[str, Any] = _key(
         "presets only: distribution, version, sha256 and file that carry the data", {}
     )
-    validation: str | None = _key("held-out rows: a file, or a share such as 0.1", "0.1")
+    validation: str | None = _key("held-out rows: a file, a split's name, or a share such as 0.1", "0.1")
     split_key: str | None = _key(
         "rows with one value of this key stay on one side of the split; null: the prompt", None
     )
@@ -279,7 +281,9 @@ class EvaluationConfig(Settings):
     )
     samples: int = _key("held-out prompts that are answered for them", 32)
     when: list[str] = _key("in a run: start, validation, end", ["end"])
-    lm_eval: list[str] = _key("tasks (or groups of them) of lm-eval, the language-model evaluation harness", [])
+    lm_eval: list[str] = _key(
+        "tasks (or groups of them) of lm-eval, the language-model evaluation harness", []
+    )
     lm_eval_path: str | None = _key(
         "folder with tasks (yaml) of your own; what they call with !function runs as your own code", None
     )

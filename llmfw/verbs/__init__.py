@@ -21,7 +21,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "Look": {
         "compare": "Runs side by side: settings, metrics, curves.",
         "config": "Print the settings that hold and where each came from; --keys lists all.",
-        "data": "Inspect rows, masks and lengths of training data.",
+        "data": "Inspect training data (rows, masks, lengths), or convert it.",
         "plugins": "List the installed plugins, or show one.",
         "ui": "Open MLflow's pages on this machine.",
     },

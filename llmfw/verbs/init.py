@@ -132,16 +132,14 @@ def look(folder: Path, data: Path | None, plugins: list[str], model: str) -> Fac
 
 def find_data(folder: Path, given: Path | None) -> tuple[Path, Path | None]:
     """The file of training rows, and that of held-out rows where one is named so."""
-    from llmfw.core.data.reader import READERS, data_files
+    from llmfw.core.data.files import READERS, data_files, folder_files
     from llmfw.core.errors import DataError
 
-    if given is None:
-        there = sorted(folder.iterdir()) if folder.is_dir() else []
-        if not any(file.suffix in READERS and file.is_file() for file in there):
-            raise DataError(
-                "NO-DATA", f"the folder holds no data file ({', '.join(READERS)})", file=folder,
-                mend="put one there, or name one: llmfw init --data FILE",
-            )  # fmt: skip
+    if given is None and (not folder.is_dir() or not folder_files(folder)):
+        raise DataError(
+            "NO-DATA", f"the folder holds no data file ({', '.join(READERS)})", file=folder,
+            mend="put one there, or name one: llmfw init --data FILE",
+        )  # fmt: skip
     train, held_out = data_files(str(given or folder))
     if len(train) > 1:
         names = ", ".join(file.name for file in train[:6]) + (", ..." if len(train) > 6 else "")

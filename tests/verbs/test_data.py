@@ -81,3 +81,76 @@ def test_a_broken_line_is_named_and_ends_with_exit_code_3(
         handle.write('{"prompt": "a"\n')
     assert run(["data", "inspect", rows, *TINY]) == 3
     assert "my.jsonl:4: not JSON" in capsys.readouterr().err
+
+
+def test_a_dialect_is_said_where_it_was_recognised(
+    rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]
+    (tmp_path / "talk.json").write_text(json.dumps([{"conversations": turns}]))
+    assert run(["data", "inspect", "data=talk.json", *TINY]) == 0
+    assert "recognised" in (shown := capsys.readouterr().out)
+    assert "ShareGPT (conversations with from and value)" in " ".join(shown.split())
+    assert run(["data", "inspect", "--json", "data=talk.json", *TINY]) == 0
+    dialects = json.loads(capsys.readouterr().out)["report"]["dialects"]
+    assert dialects == {"ShareGPT (conversations with from and value) as messages": 1}
+
+
+def test_convert_writes_one_file_and_says_what_became_of_the_rows(
+    rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("my.jsonl").open("a") as handle:
+        handle.write(json.dumps({**ROWS[0], "note": "again"}) + "\nnot json\n")
+    words = [
+        "data",
+        "convert",
+        rows,
+        "data.deduplicate=true",
+        "data.on_bad_row=skip",
+        "--out",
+        "deep/out.jsonl",
+    ]
+    assert run(words) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "deep/out.jsonl: 3 completion rows",
+        "1 rows skipped",
+        "1 rows dropped: their content was seen before",
+    ]
+    written = [json.loads(line) for line in Path("deep/out.jsonl").read_text().splitlines()]
+    assert [(row["prompt"], row["completion"]) for row in written] == [
+        (row["prompt"], row["completion"]) for row in ROWS
+    ]
+    assert run(words) == 2
+    assert capsys.readouterr().err.startswith("error[CONVERT-EXISTS] deep/out.jsonl:--out: it exists")
+    assert run([*words, "--force"]) == 0
+
+
+def test_convert_with_split_writes_what_fit_would_hold_out(
+    rows: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["data", "convert", rows, "data.validation=0.4", "--out", "both", "--split"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "both/train.jsonl: 2 completion rows",
+        "both/validation.jsonl: 1 completion rows",
+    ]
+
+
+def test_convert_makes_one_file_of_a_mixture_of_one_form(
+    rows: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("b.csv").write_text("prompt,completion\nx,y\n")
+    Path("c.csv").write_text("text\nx\n")
+    assert run(["data", "convert", "data.mix={my.jsonl: 1, b.csv: 2}", "--out", "out.parquet"]) == 0
+    assert "out.parquet: 4 completion rows" in (said := capsys.readouterr().out)
+    assert "a file has no weights" in said
+    assert run(["data", "convert", "data.mix={my.jsonl: 1, c.csv: 2}", "--out", "other.jsonl"]) == 2
+    assert "error[MIX-FORMS]" in capsys.readouterr().err and not Path("other.jsonl").exists()
+
+
+def test_convert_refuses_a_kind_of_file_that_it_cannot_write(
+    rows: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["data", "convert", rows, "--out", "out.csv"]) == 2
+    assert (
+        "rows can't be written as .csv; end the name in one of: .jsonl, .parquet" in capsys.readouterr().err
+    )

@@ -104,7 +104,7 @@ def test_nothing_that_is_there_is_overwritten(capsys):
         (lambda: None, [], 3, "error[NO-DATA]"),
         (lambda: None, ["--data", "none.jsonl"], 3, "error[NO-DATA] none.jsonl"),
         (lambda: Path("a.jsonl").write_text("{}\n"), [], 3, "error[NO-ROWS] a.jsonl"),
-        (lambda: Path("a.csv").write_text("x"), ["--data", "a.csv"], 3, "error[DATA-SUFFIX] a.csv"),
+        (lambda: Path("a.xls").write_text("x"), ["--data", "a.xls"], 3, "error[DATA-SUFFIX] a.xls"),
         (lambda: (rows("a.jsonl", "text"), rows("b.jsonl", "text")), [], 3, "error[INIT-SEVERAL]"),
         (lambda: rows("a.jsonl", "text"), ["--plugin", "nowhere"], 2, "error[PLUGIN-UNKNOWN]"),
         (lambda: rows("folder", "text"), ["folder"], 2, "error[USAGE]"),

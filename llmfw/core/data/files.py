@@ -31,8 +31,11 @@ READERS: Final[dict[str, Reader]] = {
 """Suffix -> reader; text formats may be packed (.gz, .zst)."""
 HELD_OUT: Final = ("validation", "valid", "val", "dev")
 """Names of the split that is held out."""
+_TEXTS: Final = (".txt", ".md")
 _NOT_DATA: Final = re.compile(
-    r"(readme|license|changelog|dataset_infos?|dataset_dict|state|config)(\.|$)", re.IGNORECASE
+    r"(readme|licen[sc]e|changelog|requirements[\w-]*|llmfw-crash|dataset_infos?|dataset_dict|state|config)"
+    r"(\.|$)",
+    re.IGNORECASE,
 )
 _SHARD: Final = re.compile(r"(?P<split>.+?)-(?P<number>\d{5})-of-(?P<of>\d{5})(-[0-9a-f]+)?")
 
@@ -87,6 +90,14 @@ def data_files(name: str, split: str = "train", subset: str | None = None) -> tu
     return [path], []
 
 
+def folder_files(path: Path) -> list[Path]:
+    """The data files that lie in a folder. Texts beside files of rows are notes, not data."""
+    files = [one for one in sorted(path.iterdir()) if is_data_file(one) and not _NOT_DATA.match(one.name)]
+    rows = [file for file in files if suffix_of(file) not in _TEXTS]
+    named = [file for file in files if _split_of(file) in ("train", "test", *HELD_OUT)]
+    return sorted({*rows, *named}) if rows else files
+
+
 def suffixes() -> str:
     """The suffixes that can be read, for messages."""
     return ", ".join(READERS) + "; text formats also as .gz, .zst"
@@ -110,7 +121,7 @@ def _folder(path: Path, split: str, subset: str | None) -> tuple[list[Path], lis
                 mend=f"choose one of: {', '.join(inner)}" if inner else "leave data.subset away",
             )
         path = path / subset
-    files = [one for one in sorted(path.iterdir()) if is_data_file(one) and not _NOT_DATA.match(one.name)]
+    files = folder_files(path)
     if not files and (path / "data").is_dir():
         return _folder(path / "data", split, None)
     if not files:

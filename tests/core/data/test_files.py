@@ -54,6 +54,13 @@ def test_test_files_are_not_trained_on_unless_they_are_all_there_is(tmp_path: Pa
     assert _names(data_files(str(tmp_path))) == (["a.jsonl", "b.csv"], ["dev.txt"])
 
 
+def test_texts_beside_files_of_rows_are_notes(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.jsonl", "notes.txt", "requirements.txt", "README.md")
+    assert _names(data_files(str(tmp_path)))[0] == ["a.jsonl"]
+    (tmp_path / "a.jsonl").unlink()
+    assert _names(data_files(str(tmp_path)))[0] == ["notes.txt"]
+
+
 def test_a_split_that_the_folder_lacks_is_answered_with_those_it_has(tmp_path: Path) -> None:
     _touch(tmp_path, "train.jsonl", "test.jsonl")
     with pytest.raises(DataError, match="no files of the split 'tset'; choose one of: test, train"):

@@ -19,7 +19,7 @@ from llmfw.core.manager import DEFAULTS, PluginManager
 from llmfw.core.plan import Plan, make_plan
 from llmfw.core.run import Run
 from llmfw.core.saved import settings_of_run
-from llmfw.core.schema import Root
+from llmfw.core.schema import ModelConfig, Root
 from llmfw.core.settings.strict_yaml import load_file
 
 Verb = Literal["fit", "validate", "evaluate", "predict", "generate", "chat", "plan", "data"]
@@ -96,6 +96,9 @@ def settle(*, plugins: Sequence[str] = (), measuring: bool = False, **layers: An
             )
         if added:
             notes.append(f"model {named} was made with {', '.join(added)}: switched on")
+        trained_with = (saved.manifest or {}).get("model", {}).get("attention")
+        if trained_with not in (None, ModelConfig().attention):
+            base["model"] = {**base.get("model", {}), "attention": trained_with}
         if saved.held != "none":
             base["model"] = {**base.get("model", {}), "quantization": saved.held}
         layers["base"] = base

@@ -277,7 +277,8 @@ def _part(part: str, name: str, path: Path, shape: tuple[int, ...], config: Any,
 
     def read() -> np.ndarray[Any, Any]:
         value = _permuted(_read(path, name), name, config).to(torch.float32).contiguous().numpy()
-        data: np.ndarray[Any, Any] = quantize(value, kind)
+        with np.errstate(over="ignore"):  # told below, with the tensor's name
+            data: np.ndarray[Any, Any] = quantize(value, kind)
         if kind == GGMLQuantizationType.F16 and not np.isfinite(data).all() and np.isfinite(value).all():
             raise CheckpointError(
                 "GGUF-RANGE", f"{name} holds {abs(value).max():.3g}, beyond what f16 can hold", file=path,

@@ -93,11 +93,27 @@ def _as_run(source: ModelSource) -> ModelSource:
         model=replace(
             source.model,
             dtype=dtype or "float32",
-            attention=saved.attention,
+            attention=_attention(source, saved),
             quantization=saved.quantization if source.kind == "adapter" else "none",
             trust_remote_code=saved.trust_remote_code,
         ),
     )
+
+
+def _attention(source: ModelSource, saved: ModelConfig) -> str:
+    """The run's attention; of a model that wasn't trained here the one that its architecture has."""
+    from llmfw.core.models.configs import load_model_config
+    from llmfw.core.models.weights import skeleton
+
+    if source.manifest is not None:
+        return saved.attention
+    try:
+        skeleton(source, load_model_config(source))
+    except UsageError as error:
+        if error.code != "ATTENTION":
+            raise
+        return "eager"
+    return source.model.attention
 
 
 def _check_surgeries(source: ModelSource, form: Format, merge: bool) -> None:
@@ -129,6 +145,7 @@ def _assemble(found: SavedWeights, source: ModelSource, notes: list[str]) -> tup
     # the folder's own tokenizer, with the template that the run gave it
     overrides = [
         f"model.name={found.name}",
+        f"model.attention={source.model.attention}",
         "tokenizer.name=null",
         "tokenizer.template=null",
         "tokenizer.train=null",

@@ -192,6 +192,10 @@ def stored_dtype(folder: Path) -> str | None:
 def _save(module: Any, folder: Path, state: Mapping[str, Tensor], max_shard_size: str) -> None:
     if getattr(module, "generation_config", None) is not None:
         _sampling_said(module.generation_config)
+    if not getattr(module, "_weight_conversions", None):
+        # loaded from llmfw's own folder, which holds tensors as they are in memory: with None transformers
+        # takes the architecture's own conversions, and writes experts one by one as the hub has them
+        module._weight_conversions = None
     with quiet():
         module.save_pretrained(folder, state_dict=dict(state), max_shard_size=max_shard_size)
 

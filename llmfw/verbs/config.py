@@ -25,15 +25,20 @@ if TYPE_CHECKING:
 )
 @click.option("--keys", is_flag=True, help="List every key with its meaning, type, default and choices.")
 @click.option("--json", "as_json", is_flag=True, help="Print the settings as json, by dotted key.")
+@click.option(
+    "--deepspeed", is_flag=True, help="Print the DeepSpeed configuration that they amount to, as json."
+)
 @click.option("--show-secrets", is_flag=True, help="Print passwords and tokens too.")
-def command(explain: bool, diff: bool, keys: bool, as_json: bool, show_secrets: bool, **layers: Any) -> None:
+def command(
+    explain: bool, diff: bool, keys: bool, as_json: bool, deepspeed: bool, show_secrets: bool, **layers: Any
+) -> None:
     """Print the settings that a run with the same arguments would have, as YAML that --config reads.
 
     Layers, later ones win: the core's defaults, presets of model and data, plugins' own defaults, --config
     files, the command line.
     """
-    if sum((explain, keys, as_json)) > 1 or (keys and diff):
-        raise click.UsageError("choose one of --explain, --keys, --json")
+    if sum((explain, keys, as_json, deepspeed)) > 1 or ((keys or deepspeed) and diff):
+        raise click.UsageError("choose one of --explain, --keys, --json, --deepspeed")
     from llmfw.core.config import load_config
 
     resolved = load_config(**layers)
@@ -43,6 +48,10 @@ def command(explain: bool, diff: bool, keys: bool, as_json: bool, show_secrets: 
     elif explain:
         for line in explained(resolved, only_changed=diff, show_secrets=show_secrets):
             click.echo(line)
+    elif deepspeed:
+        from llmfw.core.training.deepspeed import deepspeed_config
+
+        click.echo(json.dumps(deepspeed_config(resolved.root), indent=2))
     elif as_json:
         click.echo(json.dumps(shown(resolved, only_changed=diff, show_secrets=show_secrets), indent=2))
     elif diff:

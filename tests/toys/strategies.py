@@ -2,8 +2,8 @@
 
     torchrun --nproc_per_node=2 -m tests.toys.strategies CASES.json
 
-CASES.json holds a list of cases: name, settings, and where wanted plugins, resume ("must") and stop (the step in
-whose middle the run breaks). Every rank writes NAME-RANK.json: the error's line and class, or what it brought.
+CASES.json holds a list of cases: name, settings, and where wanted plugins, resume ("must") and stop (the step
+in whose middle the run breaks). Every rank writes NAME-RANK.json: the error's line and class, or its steps.
 """
 
 from __future__ import annotations

@@ -23,6 +23,10 @@ def waiting(description: str) -> Iterator[Callable[[str], None]]:
         progress.update(task, total=1, completed=1)
 
 
+_HANDLED = ("`tie_word_embeddings=True` and a tied layer", "fan_in_fan_out is set to")
+"""What PEFT warns of and we see to: a merge parts ties; the layer's type tells which way round it is."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars of transformers and no notes that are meant for their own developers, within the
@@ -40,6 +44,8 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            for said in _HANDLED:
+                warnings.filterwarnings("ignore", message=f".*{said}.*", category=UserWarning)
             yield
     finally:
         kernels.setLevel(level)

@@ -50,20 +50,22 @@ def is_data_file(path: Path) -> bool:
     )
 
 
-def data_files(name: str, split: str = "train", subset: str | None = None) -> tuple[list[Path], list[Path]]:
+def data_files(
+    name: str, split: str = "train", subset: str | None = None, key: str = "data.split"
+) -> tuple[list[Path], list[Path]]:
     """The (training, held-out) files that a file's, folder's or pattern's name means.
 
     A folder holds ``train.SUFFIX`` (or ``train-00000-of-00002.SUFFIX`` and so on; in it or in its folder
     ``data``, as on the hub) and perhaps ``validation.SUFFIX``; without these names all its data files but
-    ``test`` are training rows. ``split`` is the name that takes the place of ``train``; ``subset`` a folder
-    within.
+    ``test`` are training rows. ``split`` is the name that takes the place of ``train`` (``key``: the
+    setting that gave it); ``subset`` a folder within.
 
     Raises:
         DataError: nothing there, of no known kind, or a shard is missing.
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder(path, split, subset)
+        return _folder(path, split, subset, key)
     if not path.exists() and any(mark in name for mark in "*?["):
         found = sorted(Path(one) for one in glob.glob(str(path), recursive=True))
         files = [one for one in found if is_data_file(one)]
@@ -109,7 +111,7 @@ def _around(path: Path) -> list[str]:
     return [str(path.with_name(other.name)) for other in path.parent.iterdir()]
 
 
-def _folder(path: Path, split: str, subset: str | None) -> tuple[list[Path], list[Path]]:
+def _folder(path: Path, split: str, subset: str | None, key: str) -> tuple[list[Path], list[Path]]:
     if subset is not None:
         if not (path / subset).is_dir():
             inner = sorted(one.name for one in path.iterdir() if one.is_dir())
@@ -123,7 +125,7 @@ def _folder(path: Path, split: str, subset: str | None) -> tuple[list[Path], lis
         path = path / subset
     files = folder_files(path)
     if not files and (path / "data").is_dir():
-        return _folder(path / "data", split, None)
+        return _folder(path / "data", split, None, key)
     if not files:
         inner = [
             one.name
@@ -148,7 +150,7 @@ def _folder(path: Path, split: str, subset: str | None) -> tuple[list[Path], lis
             "SPLIT",
             f"the folder holds no files of the split {split!r}",
             file=path,
-            key="data.split",
+            key=key,
             mend=f"choose one of: {', '.join(sorted(named))}",
         )
     rest = [file for file in files if _split_of(file) not in (*HELD_OUT, "test")]

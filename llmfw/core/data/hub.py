@@ -70,19 +70,29 @@ class HubData:
         wanted = self.config.split
         if wanted in splits:
             return wanted
-        raise DataError(
+        raise self._no_split(wanted, "data.split")
+
+    def _no_split(self, name: str, key: str) -> DataError:
+        return DataError(
             "SPLIT",
-            f"the data set has no split {wanted!r}",
+            f"the data set has no split {name!r}",
             file=self.config.name,
-            key="data.split",
-            mend=f"choose one of: {', '.join(splits)}",
+            key=key,
+            mend=f"choose one of: {', '.join(self.splits())}",
         )
 
     def held_out(self) -> str | None:
-        """The split that ``data.validation`` names, or one called validation; None where there is none."""
+        """The split that ``data.validation`` names, or one called validation; None where there is none.
+
+        Raises:
+            DataError: there is none of the name that's given.
+        """
         splits = self.splits()
-        if self.config.validation in splits:
-            return self.config.validation
+        named = self.config.validation
+        if named in splits:
+            return named
+        if named is not None and named.isidentifier() and not Path(named).exists():
+            raise self._no_split(named, "data.validation")
         found = next((name for name in HELD_OUT if name in splits), None)
         return None if found == self.config.split else found
 

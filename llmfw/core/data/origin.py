@@ -69,7 +69,7 @@ def open_origin(config: DataConfig, *, alone: bool = True) -> Origin:
     split, subset = (config.split, config.subset) if folder else ("train", None)
     train, held_out = data_files(config.name, split, subset)
     if folder and names_split(config):
-        held_out = data_files(config.name, str(config.validation), subset)[0]
+        held_out = data_files(config.name, str(config.validation), subset, "data.validation")[0]
     if alone:
         _check_options(config, [*train, *held_out])
     return Origin(config, alone, train, held_out)

@@ -45,6 +45,8 @@ def test_a_dictionary_of_splits_holds_one_out(tmp_path: Path) -> None:
     assert [row for _, row in _rows("validation", name=name) or []] == ROWS[2:3]
     assert [row for _, row in _rows("validation", name=name, validation="test") or []] == ROWS[3:]
     assert [row for _, row in _rows(name=name, split="test") or []] == ROWS[3:]
+    with pytest.raises(DataError, match=r"data.validation: the data set has no split 'tets'; choose one"):
+        _rows("validation", name=name, validation="tets")
     with pytest.raises(
         DataError, match=r"data.split: the data set has no split 'tets'; choose one of: train"
     ):

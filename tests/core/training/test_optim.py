@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from llmfw.core.checkpoint import SafeCheckpointIO
 from llmfw.core.errors import UsageError
 from llmfw.core.schema import OptimizerConfig
 from llmfw.core.training.optim import build_optimizer, check_optimizer, named_groups, schedule, warmup_steps
@@ -129,3 +131,59 @@ def test_the_fused_update_equals_adamw_by_hand() -> None:
     weight.grad = torch.tensor([2.0])
     optimizer.step()
     assert weight.item() == pytest.approx(3.0 * (1 - 0.1 * 0.5) - 0.1)
+
+
+@pytest.mark.parametrize("name", ["adamw8bit", "paged_adamw8bit"])
+def test_a_small_parameter_keeps_32_bits_in_an_8_bit_optimizer_and_moves_as_in_adamw(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The numbers of the test above."""
+    weight = nn.Parameter(torch.tensor([3.0]))
+    config = OptimizerConfig(name=name, lr=0.1, eps=1e-8)
+    optimizer = build_optimizer([{"params": [("w", weight)], "weight_decay": 0.5}], config)
+    weight.grad = torch.tensor([2.0])
+    optimizer.step()
+    assert weight.item() == pytest.approx(3.0 * (1 - 0.1 * 0.5) - 0.1)
+    assert optimizer.state[weight]["state1"].dtype == torch.float32
+    said = capfd.readouterr().err
+    assert "8 bits for 0 of 1 parameters" in said
+    assert ("warning: paged_adamw8bit" in said) is (name == "paged_adamw8bit")
+
+
+def test_a_large_parameters_moments_take_a_byte_each_and_are_restored_bit_for_bit(tmp_path: Path) -> None:
+    """64 x 64 = 4096: 4096 bytes a moment, a float32 scale for each 256: 16 of them."""
+
+    def grads(step: int) -> torch.Tensor:
+        return torch.randn(64, 64, generator=torch.Generator().manual_seed(step))
+
+    def fresh() -> tuple[nn.Parameter, torch.optim.Optimizer]:
+        weight = nn.Parameter(torch.ones(64, 64))
+        groups = [{"params": [("w", weight)], "weight_decay": 0.1}]
+        return weight, build_optimizer(groups, OptimizerConfig(name="adamw8bit", lr=0.01))
+
+    def steps(weight: nn.Parameter, optimizer: torch.optim.Optimizer, span: range) -> None:
+        for step in span:
+            weight.grad = grads(step)
+            optimizer.step()
+
+    whole, optimizer = fresh()
+    steps(whole, optimizer, range(6))
+    state = optimizer.state[whole]
+    assert state["state1"].dtype == state["state2"].dtype == torch.uint8 and state["state1"].nbytes == 4096
+    assert state["absmax1"].shape == (16,)
+    first, optimizer = fresh()
+    steps(first, optimizer, range(3))
+    SafeCheckpointIO().save_checkpoint(
+        {"global_step": 3, "optimizer_states": [optimizer.state_dict()]}, tmp_path / "step-3"
+    )
+    loaded = SafeCheckpointIO().load_checkpoint(tmp_path / "step-3")
+    resumed, optimizer = fresh()
+    with torch.no_grad():
+        resumed.copy_(first)
+    optimizer.load_state_dict(loaded["optimizer_states"][0])
+    steps(resumed, optimizer, range(3, 6))
+    assert torch.equal(resumed, whole)
+    assert all(
+        torch.equal(optimizer.state[resumed][name], state[name])
+        for name in ("state1", "state2", "absmax1", "absmax2")
+    )

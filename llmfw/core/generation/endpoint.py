@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 
 from torch import Tensor
 
-from llmfw.core.batch import Batch
 from llmfw.core.errors import LlmfwError, ResourceError, UsageError
-from llmfw.core.generation.policies import Usage
+from llmfw.core.generation.policies import TextPolicy
 from llmfw.core.generation.prompts import Prompt
 from llmfw.core.generation.rows import Watch
 from llmfw.core.generation.sampling import Sampling, request_seed
@@ -80,7 +79,7 @@ class Endpoint:
         return UsageError("ENDPOINT", what, mend=mend, key=f"{self.key}.{key}")
 
 
-class EndpointPolicy:
+class EndpointPolicy(TextPolicy):
     """Asks the server; its weights are out of reach, so there are no log-probs of batches and no layers.
 
     Args:
@@ -89,30 +88,13 @@ class EndpointPolicy:
             server knows it. The seed of sample i of a prompt is a function of (seed, its id, i).
     """
 
+    _kind = "a model behind an endpoint"
+
     def __init__(self, endpoint: Endpoint, sampling: Sampling) -> None:
         endpoint.check()
+        super().__init__()
         self.endpoint, self.sampling = endpoint, sampling
-        self.usage = Usage()
-        self.tokenizer = None
         self._session = _session(endpoint)
-
-    @property
-    def module(self) -> Any:
-        """Out of reach."""
-        raise NotImplementedError("a model behind an endpoint has no module here")
-
-    @property
-    def companions(self) -> Mapping[str, Any]:
-        """None."""
-        return {}
-
-    def logps(self, batch: Batch) -> Tensor:
-        """Out of reach: an endpoint reads text, not our tokens."""
-        raise NotImplementedError("a model behind an endpoint gives no log-probs of batches")
-
-    def hidden_states(self, batch: Batch, layer: int) -> Tensor:
-        """Out of reach."""
-        raise NotImplementedError("a model behind an endpoint shows no hidden states")
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """[len(texts), D] float32, by the server's ``/embeddings``."""

@@ -137,22 +137,19 @@ def attach(
     return generating
 
 
-class ScriptedPolicy:
-    """A function that plays a model: an oracle, a noisy oracle, a canned dialogue.
+class TextPolicy:
+    """What only answers: no weights here, so no log-probs of batches and no layers."""
 
-    Args:
-        answer: ``answer(prompts) -> texts``, one a prompt. It sees the prompts as they were given.
-        tokenizer: counts tokens and fills ``Completion.ids``; without one both stay empty.
-    """
+    _kind = "this policy"
 
-    def __init__(self, answer: Callable[[Sequence[Prompt]], Sequence[str]], tokenizer: Any = None) -> None:
-        self._answer, self.tokenizer = answer, tokenizer
+    def __init__(self, tokenizer: Any = None) -> None:
+        self.tokenizer = tokenizer
         self.usage = Usage()
 
     @property
     def module(self) -> Any:
-        """A scripted policy has no model."""
-        raise NotImplementedError("a scripted policy has no module")
+        """Out of reach."""
+        raise self._lacks("module")
 
     @property
     def companions(self) -> Mapping[str, Any]:
@@ -160,16 +157,34 @@ class ScriptedPolicy:
         return {}
 
     def logps(self, batch: Batch) -> Tensor:
-        """A scripted policy has no probabilities."""
-        raise NotImplementedError("a scripted policy has no log-probs")
+        """Out of reach."""
+        raise self._lacks("log-probs of batches")
 
     def hidden_states(self, batch: Batch, layer: int) -> Tensor:
-        """A scripted policy has no layers."""
-        raise NotImplementedError("a scripted policy has no hidden states")
+        """Out of reach."""
+        raise self._lacks("hidden states")
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """A scripted policy has no layers."""
-        raise NotImplementedError("a scripted policy has no embeddings")
+        """Out of reach."""
+        raise self._lacks("embeddings")
+
+    def _lacks(self, what: str) -> NotImplementedError:
+        return NotImplementedError(f"{self._kind} has no {what}")
+
+
+class ScriptedPolicy(TextPolicy):
+    """A function that plays a model: an oracle, a noisy oracle, a canned dialogue.
+
+    Args:
+        answer: ``answer(prompts) -> texts``, one a prompt. It sees the prompts as they were given.
+        tokenizer: counts tokens and fills ``Completion.ids``; without one both stay empty.
+    """
+
+    _kind = "a scripted policy"
+
+    def __init__(self, answer: Callable[[Sequence[Prompt]], Sequence[str]], tokenizer: Any = None) -> None:
+        super().__init__(tokenizer)
+        self._answer = answer
 
     def generate(
         self,

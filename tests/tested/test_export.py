@@ -35,7 +35,7 @@ Fit = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of this module's own, with rows and pairs, and a cache beside it."""
+    """A folder of this module's own, with rows and pairs."""
     folder = tmp_path_factory.mktemp("export")
     rows = [{"id": f"r{i}", "prompt": f"say {i}", "completion": f"it is {i}"} for i in range(30)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -46,7 +46,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("LLMFW_CACHE", str(folder / "cache"))
         yield folder
 
 

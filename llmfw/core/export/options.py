@@ -105,7 +105,7 @@ def form_of(asked: ExportOptions, source: ModelSource) -> tuple[Format, bool]:
     if not adapter and (asked.merge or form == "adapter"):
         raise UsageError(
             "EXPORT",
-            f"there is no adapter: the weights of {Path(source.model.name).name} are whole",
+            "there is no adapter: the weights are whole",
             mend="leave out --merge" if asked.merge else "use --format hf",
             key="--merge" if asked.merge else "--format",
         )

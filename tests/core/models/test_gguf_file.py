@@ -82,8 +82,8 @@ def test_the_note_says_what_was_dequantised(file: Path, tmp_path: Path) -> None:
     assert gguf_note(file) == "tiny.gguf holds tensors of 21 F32, read as float32"
     write_gguf(tmp_path / "hf", tmp_path / "small.gguf", dtype="q8_0")
     assert gguf_note(tmp_path / "small.gguf") == (
-        "small.gguf holds tensors of 16 Q8_0, 5 F32, dequantised to float32: full fine-tuning starts from the "
-        "dequantised values"
+        "small.gguf holds tensors of 16 Q8_0, 5 F32, dequantised to float32: full fine-tuning starts from "
+        "the dequantised values"
     )
 
 

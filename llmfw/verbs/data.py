@@ -69,13 +69,11 @@ def inspect(samples: int, validation: bool, as_json: bool, **layers: Any) -> Non
 @click.option(
     "--format",
     "suffix",
-    default="jsonl",
-    show_default=True,
     type=click.Choice(["jsonl", "parquet"]),
-    help="With --split: what the files of the folder are.",
+    help="With --split: what the files of the folder are (jsonl unless said).",
 )
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def convert(out: Path, split: bool, suffix: str, force: bool, **layers: Any) -> None:
+def convert(out: Path, split: bool, suffix: str | None, force: bool, **layers: Any) -> None:
     """Write rows in our own form, whatever form, dialect, preset or mixture they come in.
 
     Rows are checked, renamed, translated and, if asked for, deduplicated as fit would; reading the file again
@@ -89,7 +87,18 @@ def convert(out: Path, split: bool, suffix: str, force: bool, **layers: Any) -> 
     from llmfw.core.data.convert import write_rows, writer_of
     from llmfw.core.errors import UsageError
 
-    files = {name: out / f"{name}.{suffix}" for name in ("train", "validation")} if split else {"": out}
+    if suffix is not None and not split:
+        raise UsageError(
+            "CONVERT-FORMAT",
+            "--format is for the files of --split",
+            key="--format",
+            mend=f"end the name of --out in .{suffix}",
+        )
+    files = (
+        {name: out / f"{name}.{suffix or 'jsonl'}" for name in ("train", "validation")}
+        if split
+        else {"": out}
+    )
     for file in files.values():
         writer_of(file)
         if file.exists() and not force:

@@ -150,6 +150,8 @@ def test_convert_makes_one_file_of_a_mixture_of_one_form(
 def test_convert_refuses_a_kind_of_file_that_it_cannot_write(
     rows: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run(["data", "convert", rows, "--out", "out.jsonl", "--format", "parquet"]) == 2
+    assert "error[CONVERT-FORMAT] --format" in capsys.readouterr().err
     assert run(["data", "convert", rows, "--out", "out.csv"]) == 2
     assert (
         "rows can't be written as .csv; end the name in one of: .jsonl, .parquet" in capsys.readouterr().err

@@ -37,6 +37,11 @@ SPEAKERS: Final = {
 }
 """ShareGPT's ``from`` -> our role; a ``call`` is an assistant's message that calls a function."""
 _NEEDED: Final = frozenset({"prompt", *(mark for marks in MARKS.values() for mark in marks)})
+_TELLING: Final = frozenset(
+    "conversations conversation messages chosen instruction question query problem input response output "
+    "solution".split()
+)
+"""A row with none of these keys is in no dialect."""
 _ASKED: Final = ("prompt", "instruction", "question", "query", "problem")
 _REPLIED: Final = ("response", "output")
 
@@ -153,6 +158,8 @@ def translate(row: Raw, kind: str | None = None) -> Said:
     Raises:
         RowError: a dialect's row that can't be used.
     """
+    if _TELLING.isdisjoint(row) and not isinstance(row.get("completion"), dict):
+        return None
     listed = _with_roles_as_lists(row)
     wanted = next((form for form in FORMS if form == kind), None)
     if wanted is None or wanted == "preference" or not MARKS[wanted] & _given(listed):
@@ -396,4 +403,23 @@ def _repeated(row: Raw) -> Said:
     return None
 
 
-_DIALECTS: Final[tuple[Callable[[Raw], Said], ...]] = (_repeated, _sharegpt, _alpaca, _asked_and_replied)
+def _openai_pair(row: Raw) -> Said:
+    """OpenAI's preference format: ``input`` with messages and tools, preferred and non-preferred outputs."""
+    asked, better, worse = (row.get(key) for key in ("input", "preferred_output", "non_preferred_output"))
+    if not (isinstance(asked, dict) and _turns(asked.get("messages")) and _turns(better) and _turns(worse)):
+        return None
+    used = ("input", "preferred_output", "non_preferred_output")
+    made = {key: value for key, value in row.items() if key not in used}
+    made |= {"prompt": asked["messages"], "chosen": better, "rejected": worse}
+    if asked.get("tools"):
+        made["tools"] = asked["tools"]
+    return made, "OpenAI pairs (input, preferred_output, non_preferred_output) as prompt, chosen and rejected"
+
+
+_DIALECTS: Final[tuple[Callable[[Raw], Said], ...]] = (
+    _openai_pair,
+    _repeated,
+    _sharegpt,
+    _alpaca,
+    _asked_and_replied,
+)

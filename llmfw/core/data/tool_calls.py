@@ -18,8 +18,8 @@ Message = dict[str, Any]
 
 
 def normal_messages(messages: Any, key: str) -> Any:
-    """A message list with calls in one form, text parts joined, and without null keys; other values as they
-    are.
+    """A message list with calls in one form, ``weight`` as ``loss``, text parts joined, and without null
+    keys; other values as they are.
 
     Raises:
         RowError: calls or parts that can't be used.
@@ -81,6 +81,11 @@ def normal_tools(tools: Any, key: str) -> list[dict[str, Any]]:
 
 def _normal(message: Message, at: str) -> Message:
     message = {name: value for name, value in message.items() if value is not None or name == "content"}
+    weight = message.pop("weight", None)  # OpenAI's word for it
+    if weight is not None:
+        if weight not in (0, 1):
+            raise wrong(f"{at}.weight", "0 or 1", weight)
+        message.setdefault("loss", bool(weight))
     calls = message.pop("tool_calls", None)
     if isinstance(calls, str):
         calls = _parsed(calls, f"{at}.tool_calls") if calls.strip() else None

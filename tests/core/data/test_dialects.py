@@ -137,6 +137,20 @@ DIALECTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         },
         "pairs (question, chosen, rejected)",
     ),
+    "openai pair": (
+        {
+            "input": {"messages": ASKED, "tools": [{"name": "add"}], "parallel_tool_calls": True},
+            "preferred_output": TURNS[1:],
+            "non_preferred_output": [{"role": "assistant", "content": "5"}],
+        },
+        {
+            "prompt": ASKED,
+            "chosen": TURNS[1:],
+            "rejected": [{"role": "assistant", "content": "5"}],
+            "tools": [{"name": "add"}],
+        },
+        "OpenAI pairs",
+    ),
     "binarised ultrafeedback": (
         {"prompt": "2+2?", "chosen": TURNS, "rejected": [*ASKED, GPT | {"x": 1}], "messages": TURNS},
         {"prompt": "2+2?", "chosen": TURNS, "rejected": [*ASKED, GPT | {"x": 1}]},

@@ -68,6 +68,12 @@ def test_text_parts_are_joined() -> None:
     assert row["messages"][0]["content"] == "1+1?"
 
 
+def test_openais_weight_says_whether_a_message_is_trained() -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]
+    _, row = canonical({"messages": [*turns, turns[0], {"role": "assistant", "content": "c", "weight": 1}]})
+    assert [message.get("loss") for message in row["messages"]] == [None, False, None, True]
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no name": (_row([{"function": {"arguments": {}}}]), "messages[1].tool_calls[0].function.name"),
     "arguments": (
@@ -80,6 +86,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no list": (_row({"name": "add"}), "messages[1].tool_calls"),
     "no call, no content": (_row(None), "messages[1].content"),
+    "weight": (
+        {"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]},
+        "messages[0].weight",
+    ),
     "user calls": (
         {"messages": [{"role": "user", "content": "a", "tool_calls": [ADD]}]},
         "messages[0].tool_calls",

@@ -119,12 +119,23 @@ def lines_of(path: Path, counts: ReadCounts) -> Iterator[tuple[int, bytes]]:
                 counts.lines += 1
                 yield number, without_bom(line, path, counts) if number == 1 else line
         except (OSError, EOFError) as error:  # of unpacking: gzip's and pyarrow's own
-            raise DataError(
-                "DATA-COMPRESSED",
-                f"unpacking fails after {number} lines ({' '.join(str(error).split())[:120]})",
-                file=path,
-                mend="download or pack the file again",
-            ) from error
+            raise not_unpacked(path, error, f" after {number} lines" if number else "") from error
+
+
+def not_unpacked(path: Path, error: Exception, where: str = "") -> DataError:
+    """The error for a packed file that's damaged.
+
+    Raises:
+        DataError: it's something else altogether.
+    """
+    with path.open("rb") as raw:
+        refuse_other_files(raw.read(64), path)
+    return DataError(
+        "DATA-COMPRESSED",
+        f"unpacking fails{where} ({' '.join(str(error).split())[:120]})",
+        file=path,
+        mend="download or pack the file again",
+    )
 
 
 def decoded(line: bytes, what: str = "line") -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmfw.core.data.readers.common import BadRows, ReadCounts, decoded, open_bytes, without_bom
+from llmfw.core.data.readers.common import BadRows, ReadCounts, decoded, not_unpacked, open_bytes, without_bom
 from llmfw.core.data.readers.jsonl import DECODER, read_jsonl, said_of
 from llmfw.core.data.row_checks import RowError
 from llmfw.core.errors import DataError
@@ -45,12 +45,7 @@ def _text(path: Path, counts: ReadCounts) -> str:
         try:
             raw = handle.read()
         except (OSError, EOFError) as error:
-            raise DataError(
-                "DATA-COMPRESSED",
-                f"unpacking fails ({error})",
-                file=path,
-                mend="download or pack the file again",
-            ) from error
+            raise not_unpacked(path, error) from error
     raw = without_bom(raw, path, counts)
     try:
         return decoded(raw, "file")

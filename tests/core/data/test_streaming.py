@@ -1,12 +1,9 @@
-"""Streamed rows: every row once a pass, exact resume, one order for any world and workers, flat memory."""
+"""Streamed rows: every row once a pass, exact resume, one order for any world and workers."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -247,39 +244,3 @@ def test_what_a_stream_or_a_mixture_can_not_do_is_refused(
     with pytest.raises(LlmfwError, match=says) as caught:
         refuse_settings(root, Around(**around))
     assert caught.value.exit_code == 2
-
-
-_MEMORY = """
-import resource
-from llmfw.core.data import StreamLoader, collate_with, prepare
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
-from llmfw.core.schema import Root
-root = Root()
-root.data.name, root.data.streaming, root.data.validation = "big.jsonl", True, "0.01"
-stream = prepare(root, byte_tokenizer()).stream
-peaks = []
-for start, stop in ((0, 30), (30, 160), (3000, 3010)):
-    if start == 3000:  # 192,000 samples later
-        stream.restore(start, {"": {**stream.position(160)[""], "block": 195, "given": 0}})
-    loader = StreamLoader(stream, collate_with(0), micro_batch=64, accumulate=1, seed=0, max_steps=stop,
-                          start_step=start)
-    steps = [step for step, _ in loader.examples()]
-    assert steps == list(range(start, stop))
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-print(stream.told(3010)["all"]["rows"], peaks[1] - peaks[0], peaks[2] - peaks[0])
-"""
-
-
-def test_a_long_file_streams_with_flat_memory(here: Path) -> None:
-    """Between step 30 and 160 some 8,000 samples go by, then 190,000 rows up to a later position: kept, the
-    samples alone would need 7 MB (0.9 kB each), the rows 40 MB and more.
-    """
-    with Path("big.jsonl").open("w") as file:
-        file.writelines(f'{{"prompt": "{i}?", "completion": "answer {i}"}}\n' for i in range(200_000))
-    done = subprocess.run(
-        [sys.executable, "-c", _MEMORY], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    _, *grown = map(int, done.stdout.split())
-    assert max(grown) < 4 * 1024, grown  # KiB

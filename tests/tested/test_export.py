@@ -244,6 +244,26 @@ def test_any_name_of_a_model_is_exported(place: Path, out: Path):
     assert "license: mit" in (out.with_name("again") / "README.md").read_text()
 
 
+def test_exports_are_models_that_llmfw_takes_and_exports_again(fit: Fit, out: Path):
+    """A folder of PEFT with its base inside, and a GGUF file: both are models like any other."""
+    run = fit(*LORA)
+    llmfw.export(run, out)
+    asked = {"max_new_tokens": 6}
+    assert llmfw.generate(["say 7"], f"model={out}", **asked).texts == (
+        llmfw.generate(["say 7"], f"model={run}", **asked).texts
+    )
+    noted("folder of PEFT that brings its base", llmfw.export(out, out.with_name("again")))
+    llmfw.export(fit(*TINY), out.with_name("file"), format="gguf", gguf_type="f32")
+    file = out.with_name("file") / "file-f32.gguf"
+    noted("GGUF file, as a folder of transformers", llmfw.export(file, out.with_name("folder")))
+
+
+def test_an_adapter_can_name_a_base_of_the_users_choice(fit: Fit, out: Path):
+    noted("LoRA, base named by the user", llmfw.export(fit(*LORA), out, base="me/base"), "--base me/base")
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "me/base" and not (out / "base").exists()
+
+
 @pytest.mark.parametrize(
     ("kind", "config"),
     [

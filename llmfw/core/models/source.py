@@ -226,6 +226,9 @@ def _from_peft(folder: Path, settings: ModelConfig) -> ModelSource:
         "use_rslora": bool(saved.get("use_rslora")),
         "modules_to_save": sorted(saved.get("modules_to_save") or ()),
     }
+    inside = folder / str(base)
+    if (inside / "config.json").is_file():  # an export that brings its base along
+        base = str(inside)
     model = {"name": base, "revision": saved.get("revision")}
     return ModelSource(
         kind="adapter",

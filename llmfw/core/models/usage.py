@@ -104,8 +104,9 @@ def next_lines(usage: Usage) -> list[str]:
         )
     else:
         code = f"from transformers import {auto} as A; print(A.from_pretrained({folder}))"
-    own = [f"llmfw chat model={shlex.quote(usage.folder)}"] if usage.format == "hf" else []
-    return [f"python -c {shlex.quote(code)}", *serving_lines(usage), *(own if usage.chat else [])]
+    here = usage.format == "hf" or str(usage.base).startswith(f"{usage.folder}/")
+    own = [f"llmfw chat model={shlex.quote(usage.folder)}"] if here and usage.chat else []
+    return [f"python -c {shlex.quote(code)}", *serving_lines(usage), *own]
 
 
 def _served_rank(rank: int) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group("data")
 def command() -> None:
-    """Look at the training data: what is read, what is trained, and whether the mask is right."""
+    """Look at training data (what is read and trained, whether masks are right), or convert it."""
 
 
 @command.command("inspect")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from llmfw.core.data.dialects import refuse_unmet
 from llmfw.core.data.formats import PLACE
 from llmfw.core.data.module import ConfiguredData, DataModule
 from llmfw.core.data.parts import Reading, read_part, tell_apart
@@ -47,6 +48,7 @@ def read_all(
     parts = [read_part(part, reading) for part in sources]
     if mixed:
         parts += held_out_of_all(config, tokenizer, reading)
+        refuse_unmet(data.columns, counts)
         for part in parts[1:]:
             if part.form != parts[0].form:
                 raise ConflictError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from llmfw.core.data.formats import FORMS, MARKS
@@ -63,7 +63,7 @@ def translated(
         DataError: a column that no row has.
     """
     check_columns(columns)
-    unmet = set(columns.values())
+    unmet = set(columns.values()) - counts.renamed
     keys: dict[str, None] = {}
     for place, raw in rows:
         if not isinstance(raw, dict):
@@ -72,7 +72,8 @@ def translated(
         if columns:
             keys.update(dict.fromkeys(raw))
         try:
-            row = renamed(raw, columns, unmet)
+            row = renamed(raw, columns, unmet, strict=alone)
+            counts.renamed.update(set(columns.values()) - unmet if columns else ())
             said = translate(row, kind)
         except RowError as problem:
             bad.refuse(place, problem)
@@ -81,12 +82,23 @@ def translated(
             counts.dialects[said[1]] += 1
             row = said[0]
         yield place, row
-    if alone and unmet and keys:
+    if alone and keys:
+        refuse_unmet(columns, counts, list(keys))
+
+
+def refuse_unmet(columns: Mapping[str, str], counts: ReadCounts, keys: Sequence[str] = ()) -> None:
+    """Refuse columns that no row had once all rows are read; ``keys`` are those that rows had.
+
+    Raises:
+        DataError: a renaming had no effect.
+    """
+    unmet = set(columns.values()) - counts.renamed
+    if unmet:
         raise DataError(
             "COLUMNS",
             f"no row has the key {_shown(min(unmet), list(keys))}",
             key="data.columns",
-            mend=f"the keys are: {', '.join(list(keys)[:12])}",
+            mend=f"the keys are: {', '.join(keys[:12])}" if keys else "check the name, or leave it out",
         )
 
 
@@ -106,8 +118,12 @@ def check_columns(columns: Mapping[str, str]) -> None:
             )
 
 
-def renamed(row: Raw, columns: Mapping[str, str], unmet: set[str] | None = None) -> Raw:
+def renamed(
+    row: Raw, columns: Mapping[str, str], unmet: set[str] | None = None, *, strict: bool = True
+) -> Raw:
     """The row with ``columns`` (new name -> old name, dotted for nested keys); those found leave ``unmet``.
+
+    Not ``strict``: a row without a column stays as it is.
 
     Raises:
         RowError: it lacks a column that its form needs.
@@ -124,7 +140,7 @@ def renamed(row: Raw, columns: Mapping[str, str], unmet: set[str] | None = None)
                 unmet.discard(old)
         elif new in row:
             made[new] = row[new]
-        elif new in _NEEDED:
+        elif strict and new in _NEEDED:
             raise RowError(
                 f"the row has no key {_shown(old, list(row))}",
                 key=f"data.columns.{new}",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from llmfw.core.data.dialects import refuse_unmet
 from llmfw.core.data.encode import Encoder, row_limit
 from llmfw.core.data.examples import Example
 from llmfw.core.data.formats import Form
@@ -115,6 +116,7 @@ def prepare(
     if mixed:
         parts += held_out_of_all(config, tokenizer, reading)
         refuse_kinds([kind_of(part) for part in parts])
+        refuse_unmet(data.columns, reading.counts)
     if mixed or parts[0].source.module.located("validation", BadRows(), ReadCounts()) is not None:
         note_leaks(parts, report)
     for part in parts:

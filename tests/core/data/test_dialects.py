@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmfw.core.data.dialects import translate, translated
+from llmfw.core.data.dialects import refuse_unmet, translate, translated
 from llmfw.core.data.formats import canonical
 from llmfw.core.data.reader import BadRows, ReadCounts
 from llmfw.core.data.row_checks import RowError
@@ -260,6 +260,18 @@ def test_a_column_that_is_not_there_is_named_with_near_ones() -> None:
     with pytest.raises(DataError, match=r"data.columns: no row has the key levl .did you mean level"):
         _translated([{"text": "a", "level": 1}], {"difficulty": "levl"})
     assert _translated([{"text": "a", "level": 1}], {"difficulty": "levl"}, alone=False)
+
+
+def test_in_a_mixture_a_column_may_be_another_sources_but_not_nobodys() -> None:
+    columns = {"prompt": "question", "completion": "reply"}
+    counts = ReadCounts()
+    native = {"prompt": "a", "completion": "b"}
+    rows = [("a:1", native), ("b:1", {"question": "c", "reply": "d"})]
+    found = [next(iter(translated([row], BadRows(), counts, columns, alone=False)))[1] for row in rows]
+    assert found == [native, {"prompt": "c", "completion": "d"}]
+    refuse_unmet(columns, counts)
+    with pytest.raises(DataError, match="no row has the key level"):
+        refuse_unmet({**columns, "x": "level"}, counts)
 
 
 def test_a_renaming_without_effect_is_refused() -> None:

@@ -68,6 +68,8 @@ class ReadCounts:
     bom: int = 0
     dialects: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
+    renamed: set[str] = field(default_factory=set)
+    """Names of columns in the files that ``data.columns`` gave another name."""
 
 
 Reader = Callable[[Path, BadRows, ReadCounts, Mapping[str, Any]], Iterator[tuple[int | str, object]]]

@@ -26,8 +26,8 @@ HISTORY = History(
     settings={
         "plugins": ["toy"],
         "seed": 7,
-        "model.name": "/home/me/models/base",
-        "data.name": "/home/me/data/pairs.jsonl",
+        "model.name": "/disk/me/models/base",
+        "data.name": "/disk/me/data/pairs.jsonl",
         "data.max_length": 320,
         "data.packing": False,
         "optimizer.lr": 1e-4,
@@ -38,12 +38,12 @@ HISTORY = History(
     papers=(Paper(plugin="toy", distribution="toy 1.0", summary="A toy.", title="Toys", arxiv="2401.00001"),),
     versions={"torch": "2.13.0"},
     data={
-        "source": "/home/me/data/pairs.jsonl",
+        "source": "/disk/me/data/pairs.jsonl",
         "form": "preference",
         "max_length": 320,
         "too_long_policy": "drop",
         "too_long": 3,
-        "files": ["/home/me/data/pairs.jsonl"],
+        "files": ["/disk/me/data/pairs.jsonl"],
         "splits": {"train": {"samples": 1200, "tokens": 50000, "trained": 20000}},
     },
     training={"loss": (0.6931, 0.5)},
@@ -110,7 +110,7 @@ def test_settings_are_those_that_differ_from_the_defaults():
 
 def test_no_folder_and_no_secret_of_this_machine_is_in_a_card():
     text = card(_subject())
-    assert "/home" not in text and "pairs.jsonl" in text and "model.name: base" in text
+    assert "/disk" not in text and "pairs.jsonl" in text and "model.name: base" in text
     assert "hf_aaa" not in text and "me:pass" not in text
 
 

@@ -77,7 +77,7 @@ def test_a_chain_of_runs_ends_at_the_folder_that_it_began_with(tmp_path: Path):
 def test_a_base_that_is_gone_keeps_its_own_name_alone(tmp_path: Path):
     final = tmp_path / "final"
     final.mkdir()
-    manifest = {"kind": "full", "model": {"name": "/home/me/secret/base"}, "adapter": None}
+    manifest = {"kind": "full", "model": {"name": "/disk/me/secret/base"}, "adapter": None}
     (final / "manifest.json").write_text(json.dumps(manifest))
     (origin,) = origins(resolve_model(str(final)))
     assert origin.name == "base" and "secret" not in origin.words and "no longer" in origin.words
@@ -88,7 +88,7 @@ def test_a_base_that_is_gone_keeps_its_own_name_alone(tmp_path: Path):
     [
         ("owner/model", "owner/model"),
         ("tiny-llama", "tiny-llama"),
-        ("/home/me/model", "model"),
+        ("/disk/me/model", "model"),
         ("~/models/mine", "mine"),
         ("../mine", "mine"),
     ],

@@ -172,7 +172,7 @@ def make_plan(
         kind = data_kind(made.one("llmfw_datamodule"))
         _check_data(made, manager, kind)
     if getattr(model_config, "is_encoder_decoder", False):
-        _check_encoder_decoder(made, manager, model_config.model_type, kind)
+        _check_encoder_decoder(made, manager, model_config, kind)
     if made.owner("llmfw_datamodule") == DEFAULTS:
         _check_evaluations(run, kind)
     if run.config.evaluation.lm_eval and getattr(model_config, "is_encoder_decoder", False):
@@ -268,8 +268,9 @@ def _check_settings(plan: Plan, run: Run, model_config: Any) -> None:
     )
 
 
-def _check_encoder_decoder(plan: Plan, manager: PluginManager, model: str, kind: str | None) -> None:
+def _check_encoder_decoder(plan: Plan, manager: PluginManager, config: Any, kind: str | None) -> None:
     """Refuse what works on one row of tokens, where the model has an encoder's row and a decoder's."""
+    model = config.model_type
     for hook, what in (("llmfw_kv_cache", "key-value cache"), ("llmfw_decoder", "decoder")):
         if plan.one(hook) is not None:
             owner = plan.owner(hook) or DEFAULTS
@@ -280,6 +281,13 @@ def _check_encoder_decoder(plan: Plan, manager: PluginManager, model: str, kind:
                 mend=f"leave it out (--no-plugin {owner}), or take another model",
                 key="plugins",
             )
+    if plan.one("llmfw_loss") is not None and getattr(config, "output_router_logits", False):
+        raise UsageError(
+            "ROUTER-LOSS",
+            f"the router loss of {model} isn't known",
+            mend="set output_router_logits=false in its config",
+            key="model.config",
+        )
     if kind == "text":
         raise ConflictError(
             "ENCODER-DECODER",

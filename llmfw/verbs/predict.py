@@ -84,12 +84,14 @@ def command(data_file: Path, out: Path, what: What, **layers: Any) -> None:
     check_out(out, (".jsonl", ".parquet"), source=data_file)
     opened = open_model("predict", layers)
     settings = opened.run.config.data
+    origin = opened.assembled.resolved.origin["data.kind"]
     done = predict(
         opened.policy,
         data_file,
         out,
         what,
-        kind=settings.kind,
+        # the kind of a preset's rows says nothing of those of --data
+        kind=None if origin.layer.startswith("preset") else settings.kind,
         skip_bad=settings.on_bad_row == "skip",
         max_bad=settings.max_bad_rows,
         limit=settings.limit,

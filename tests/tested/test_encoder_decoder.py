@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import llmfw
+from llmfw.cli import run as run_cli
 from llmfw.core.assemble import assemble, settle
 from llmfw.core.errors import LlmfwError
 from llmfw.core.failpoints import Failpoint
@@ -196,7 +199,69 @@ def test_preference_losses_train_with_a_live_and_a_cached_reference(kind: str):
          measure="|last loss - that of dpo|", value=apart, bound=0.0)  # fmt: skip
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_train_as_one(strategy: str):
+    words = [*_model("t5"), *QUIET, "data=rows.jsonl", "trainer.max_steps=3", "trainer.threads=1",
+             "trainer.accelerator=cpu"]  # fmt: skip
+    one = llmfw.fit(*words, "trainer.micro_batch=4", "run.dir=one")
+    two = ["trainer.micro_batch=2", "trainer.devices=2", f"trainer.strategy={strategy}", "run.dir=two"]
+    command = [sys.executable, "-m", "llmfw.cli", "fit", *words, *two]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    views = [read_journal(place / "journal.jsonl") for place in (one.dir, Path("two"))]
+    apart = 0.0
+    for name in ("loss", "grad_norm", "validation/loss"):
+        left, right = (dict(view.series[name]) for view in views)
+        assert left.keys() == right.keys()
+        apart = max([apart, *(abs(left[step] / right[step] - 1) for step in left)])
+    note("encoder_decoder", f"t5, two processes, {strategy}",
+         command=_command("t5", f"data=FILE trainer.devices=2 trainer.strategy={strategy}"),
+         measure="max relative |difference| of losses and gradient norms to one process",
+         value=apart, bound=1e-5)  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["completion", "logprob", "score"])
+def test_predictions_are_the_models_own(what: str):
+    """Of each row the model's own sum of log-probs, its own greedy tokens, or the difference of a pair's."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    (word,) = _model("t5 folder")
+    model = AutoModelForSeq2SeqLM.from_pretrained("t5").eval()
+    tokenizer = toys.t5_tokenizer()
+    file = "pairs.jsonl" if what == "score" else "rows.jsonl"
+    words = ["predict", word, "--data", file, "--out", "out.jsonl", "--what", what, *QUIET]
+    assert run_cli(words) == 0
+    rows, lines = (
+        [json.loads(line) for line in Path(name).read_text().splitlines()] for name in (file, "out.jsonl")
+    )
+
+    def own(row: dict[str, str], answer: str) -> float:
+        ids = torch.tensor([tokenizer(row["prompt"])["input_ids"]])
+        labels = torch.tensor([tokenizer(answer)["input_ids"]])
+        with torch.no_grad():
+            return -float(model(input_ids=ids, labels=labels).loss) * labels.numel()
+
+    apart = 0.0
+    for row, line in zip(rows, lines, strict=True):
+        if what == "completion":
+            ids = tokenizer(row["prompt"], return_tensors="pt")["input_ids"]
+            theirs = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12
+            )[0]
+            apart += line["completion"] != tokenizer.decode(theirs, skip_special_tokens=True)
+        elif what == "logprob":
+            apart = max(apart, abs(line["logprob"] - own(row, row["completion"])))
+        else:
+            apart = max(apart, abs(line["margin"] - own(row, row["chosen"]) + own(row, row["rejected"])))
+    measure = {"completion": "answers that differ from transformers' own"}
+    note("encoder_decoder", f"predict --what {what}",
+         command=f"llmfw predict model=DIR --data FILE --out FILE --what {what}",
+         measure=measure.get(what, "max |difference| to transformers' own log-probs, nats"), value=apart,
+         bound=0 if what == "completion" else 1e-3)  # fmt: skip
+
+
 T5_WORDS = f"model.config={toys.written(toys.T5)}"
+SWITCH = {**toys.T5, "model_type": "switch_transformers", "output_router_logits": "true"}
 NO_SDPA = {**toys.T5, "model_type": "longt5"}
 
 
@@ -209,6 +274,10 @@ NO_SDPA = {**toys.T5, "model_type": "longt5"}
         ("messages without a template", ("model=t5", "data=dialogue.jsonl")),
         ("several heads", ("model.config={model_type: prophetnet}", "data=rows.jsonl")),
         ("no decoder_start_token_id", ("model=startless", "data=rows.jsonl")),
+        (
+            "a router's loss",
+            (f"model.config={toys.written(SWITCH)}", "model.attention=eager", "data=rows.jsonl"),
+        ),
         ("no sdpa", (f"model.config={toys.written(NO_SDPA)}", "data=rows.jsonl")),
         ("chat without a template", ("model=t5",)),
     ],

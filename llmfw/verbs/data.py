@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,13 +213,13 @@ def _print(prepared: Prepared, tokenizer: Any, findings: list[Finding], shown: l
             console.print(marked(tokenizer, example, side, colour=colour), soft_wrap=True)
     console.rule(align="left")
     console.print(prepared.report)
-    for split, examples in (("train", prepared.train), ("validation", prepared.validation)):
+    for split, examples in (("train", prepared.head(sys.maxsize)), ("validation", prepared.validation)):
         lengths = [sequence.tokens for example in examples for sequence in example.sequences]
         if lengths:
             console.print(Text(f"{split}: sequences by length, tokens", style="bold"))
             for line in bars(histogram(lengths)):
                 console.print(Text(line))
-    checked = sum(len(example.sequences) for example in [*prepared.train, *prepared.validation])
+    checked = sum(len(example.sequences) for example in [*prepared.head(sys.maxsize), *prepared.validation])
     for finding in findings[:20]:
         console.print(Text(str(finding), style="red" if finding.severity == "error" else "yellow"))
     if len(findings) > 20:
@@ -234,7 +235,7 @@ def _print_json(prepared: Prepared, tokenizer: Any, findings: list[Finding], sho
 
     from llmfw.core.data.show import histogram, pieces
 
-    splits = (("train", prepared.train), ("validation", prepared.validation))
+    splits = (("train", prepared.head(sys.maxsize)), ("validation", prepared.validation))
     click.echo(
         json.dumps(
             {

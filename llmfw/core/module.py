@@ -341,7 +341,10 @@ class TrainModule(LightningModule):
         checkpoint["llmfw"] = {"tokens_seen": self.tokens_seen}
         if job.stream is not None:
             checkpoint["llmfw"]["stream"] = job.stream.position(int(checkpoint["global_step"]))
-        write = None if job.save is None else partial(job.save, self.built, held=self.whole_weights())
+        held = self.whole_weights()
+        write = (
+            None if job.save is None else partial(job.save, self.built, *([held] if held is not None else []))
+        )
         size = sum(p.nbytes for p in self.parameters() if p.requires_grad) if write else 0
         checkpoint[FILES] = Files(write=write, size=size, about=job.about(self.built))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from llmfw.core.defaults import Defaults
-from llmfw.core.errors import ConflictError, PluginError
+from llmfw.core.errors import ConflictError, PluginError, UsageError
 from llmfw.core.hookspecs import hookimpl
 from llmfw.core.manager import PluginManager
-from llmfw.core.plan import Plan, make_plan
+from llmfw.core.plan import Plan, global_batch, make_plan
 from llmfw.core.plugin import Plugin
 from llmfw.core.records import CacheFactory, DatasetTransform, Decoder, Loss, Report, RolloutSampler, Surgery
 from llmfw.core.run import Run
@@ -29,14 +29,20 @@ class Pairs(Plugin):
 
 
 def _plan(
-    *plugins: tuple[str, Plugin], root: Root | None = None, kind: str | None = None, **settings
+    *plugins: tuple[str, Plugin],
+    root: Root | None = None,
+    kind: str | None = None,
+    model_config: object = None,
+    **settings,
 ) -> Plan:
     root = root or Root()
     root.plugins = [name for name, _ in plugins]
     run = Run(root, Path("."), "test")
     flat = {"data.name": "my.jsonl", **settings}
     manager = PluginManager(list(plugins), Defaults(None))
-    return make_plan(manager, run, None, None, verb="fit", settings=flat, data_kind=lambda datamodule: kind)
+    return make_plan(
+        manager, run, None, model_config, verb="fit", settings=flat, data_kind=lambda datamodule: kind
+    )
 
 
 def test_a_preference_loss_over_text_is_a_conflict_that_names_both():
@@ -150,3 +156,40 @@ def test_a_runs_settings_are_read_only():
     run = Run(root, Path("."), "test")
     with pytest.raises(AttributeError, match="read-only"):
         run.config.optimizer.lr = 1.0
+
+
+def test_the_fingerprint_holds_the_global_batch_and_not_how_it_is_dealt_out():
+    """4 = 4 x 1 x 1 x 1 = 1 x 2 x 2 x 1 = 1 x 1 x 2 x 2; 8 isn't 4."""
+    splits = [(4, 1, 1, 1, "auto"), (1, 2, 2, 1, "ddp"), (1, 1, 2, 2, "fsdp2"), (4, 2, 1, 1, "auto")]
+    names = ("micro_batch", "accumulate", "devices", "nodes", "strategy")
+    plans = [_plan(**{f"trainer.{n}": v for n, v in zip(names, split, strict=True)}) for split in splits]
+    one, two, four, other = (plan.fingerprint for plan in plans)
+    assert one == two == four != other
+    assert len({plan.hash for plan in plans}) == 4
+    assert [global_batch(plan.settings) for plan in plans] == [4, 4, 4, 8]
+
+
+def test_an_encoder_decoder_takes_no_plugins_cache_no_decoder_and_no_documents():
+    from transformers import AutoConfig
+
+    class Tree(Plugin):
+        @hookimpl
+        def llmfw_decoder(self, run, model_config):
+            return Decoder(name="tree", generate=_call)
+
+    class Sink(Plugin):
+        @hookimpl
+        def llmfw_kv_cache(self, run, model_config):
+            return CacheFactory(name="sink", build=_call)
+
+    t5 = AutoConfig.for_model("t5", decoder_start_token_id=0)
+    assert _plan(kind="completion", model_config=t5).one("llmfw_loss").name == "causal_lm"
+    with pytest.raises(ConflictError, match=r"decoder of plugin 'tree'.*t5 is an encoder-decoder"):
+        _plan(("tree", Tree(None)), model_config=t5)
+    with pytest.raises(ConflictError, match=r"key-value cache of plugin 'sink'.*--no-plugin sink"):
+        _plan(("sink", Sink(None)), model_config=t5)
+    with pytest.raises(ConflictError, match="text rows give its encoder nothing to read"):
+        _plan(kind="text", model_config=t5)
+    t5.output_router_logits = True
+    with pytest.raises(UsageError, match="ROUTER-LOSS"):
+        _plan(kind="completion", model_config=t5)

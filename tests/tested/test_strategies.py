@@ -325,7 +325,7 @@ def test_what_can_not_be_right_is_refused_before_a_weight_is_read(
     prefix = "torchrun -m " if "RANK" in env else "srun " if env else ""
     command = f"{prefix}llmfw fit data=FILE " + " ".join(settings)
     note_refusal(
-        "strategies", name, command=command.strip(), line=str(caught.value).replace(str(tmp_path), "DIR")
+        "strategies", name, command=command.strip(), line=str(caught.value).replace(str(here), "DIR")
     )
 
 

@@ -58,7 +58,7 @@ class Training:
     """The newest durable checkpoint, for messages."""
     save: Callable[..., None] | None = None
     """(built, folder, held) writes the trained weights in the form that ``model=FOLDER`` understands; without
-    it they're kept under TrainModule's own names. ``held`` is what ``gather`` found, or None."""
+    it they're kept under TrainModule's own names. ``held`` is what ``gather`` found, given only then."""
     gather: Callable[[Any, bool], Mapping[str, Any]] | None = None
     """(built, keep) -> whole tensors of a sharded model, for ``save``; every process calls it, one keeps
     them."""

@@ -249,6 +249,25 @@ def test_the_samples_of_a_step_do_not_depend_on_the_number_of_processes(case: st
     )  # fmt: skip
 
 
+def test_two_processes_train_a_streamed_mixture_as_one_does() -> None:
+    words = ("data.mix={a.jsonl: 2, b.jsonl: 1}", "data.streaming=true", "trainer.devices=2")
+    alike = (*QUIET, *words[:2], "data.shuffle_buffer=8", "trainer.max_steps=4", "trainer.micro_batch=2")
+    one = llmfw.fit(*alike, "trainer.accumulate=2", "run.dir=one")
+    command = [sys.executable, "-m", "llmfw.cli", "fit", *alike, words[2], "data.workers=1", "run.dir=two"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    left, right = (read_journal(Path(folder) / "journal.jsonl") for folder in ("one", "two"))
+    assert _consumed(one) == [event.fields["sample_ids"] for event in right.of("consumed")]
+    gaps = [abs(x[1] - y[1]) for x, y in zip(left.series["loss"], right.series["loss"], strict=True)]
+    assert len(gaps) == 4
+    note(
+        "data", "a streamed mixture on two processes", command=_command(*words, "trainer.max_steps=4"),
+        measure="max |loss difference| to one process at the same global batch", value=max(gaps), bound=1e-6,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["b.jsonl", "a.jsonl", "c.jsonl"])
 def test_packed_rows_have_the_log_probs_that_they_have_alone(name: str) -> None:
     from llmfw.core.models import build_model

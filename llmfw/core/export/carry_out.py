@@ -156,7 +156,10 @@ def _assemble(found: SavedWeights, source: ModelSource, notes: list[str]) -> tup
             settled = settle(overrides=tuple(overrides), measuring=True)
             return assemble(settled, "evaluate"), True
         except LlmfwError as error:
-            notes.append(f"the run's data and plugins can't be set up ({error.code}: {error.what})")
+            notes.append(
+                f"the run's data and plugins can't be set up ({error.code}: {error.what}): "
+                "fixed texts are compared"
+            )
     return assemble(settle(overrides=tuple(overrides)), "generate"), False
 
 

@@ -82,6 +82,7 @@ def _print(result: FitResult) -> None:
     for line in (
         f"llmfw chat model={result.dir}",
         f'llmfw generate "Is 91 a prime number?" model={result.dir}',
+        f"llmfw export {result.dir} --out exported",
         "llmfw compare",
         "llmfw ui",
     ):

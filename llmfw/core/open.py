@@ -93,7 +93,7 @@ def prepare_rows(assembled: Assembled) -> Prepared | None:
 
 def validate_policy(opened: Opened, prepared: Prepared | None) -> Mapping[str, float]:
     """The plan's loss on its held-out rows, and its metrics; empty where nothing is held out."""
-    from llmfw.core.data import collate_with, validation_batches
+    from llmfw.core.data import collate_with, source_of, validation_batches
     from llmfw.core.training.validation import validate
 
     if prepared is None:
@@ -113,7 +113,8 @@ def validate_policy(opened: Opened, prepared: Prepared | None) -> Mapping[str, f
         return {}
     reference = reference_of(opened.built, root.trainer.reference) if loss.needs_reference else None
     metrics = plan.many("llmfw_metrics/validation")
-    return validate(opened.policy, loss, reference, batches, metrics).metrics
+    source = source_of(prepared.validation)
+    return validate(opened.policy, loss, reference, batches, metrics, source=source).metrics
 
 
 def validate_model(assembled: Assembled) -> Mapping[str, float]:

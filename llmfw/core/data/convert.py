@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from llmfw.core.data.dialects import refuse_unmet
+from llmfw.core.data.columns import refuse_unmet
 from llmfw.core.data.formats import PLACE
 from llmfw.core.data.module import ConfiguredData, DataModule
 from llmfw.core.data.parts import Reading, read_part, tell_apart

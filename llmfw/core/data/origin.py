@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from llmfw.core.data.dialects import check_columns, translated
+from llmfw.core.data.columns import check_columns
+from llmfw.core.data.dialects import translated
 from llmfw.core.data.files import data_files
 from llmfw.core.data.hub import HubData, is_hub_id, is_saved
 from llmfw.core.data.reader import located

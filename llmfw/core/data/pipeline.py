@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from llmfw.core.data.dialects import refuse_unmet
+from llmfw.core.data.columns import refuse_unmet
 from llmfw.core.data.encode import Encoder, row_limit
 from llmfw.core.data.examples import Example
 from llmfw.core.data.formats import Form

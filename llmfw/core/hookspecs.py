@@ -84,7 +84,9 @@ def llmfw_loss(run: Run, tokenizer: Any, model_config: Any) -> r.Loss | None:
 
 @many
 def llmfw_evaluations(run: Run) -> Sequence[r.Evaluation] | None:
-    """Measurements of the policy before, during or after training; by default the held-out loss."""
+    """Measurements of the policy before, during or after training; by default the held-out loss, and what the
+    ``evaluation`` settings name.
+    """
 
 
 @many

@@ -7,6 +7,7 @@ truncation on the left and rolling windows are those of the harness's own wrappe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -51,6 +52,13 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # the package has no types
     def prefix_token_id(self) -> int:
         """What precedes a text without context: BOS, else the end-of-text token."""
         bos = self.tokenizer.bos_token_id
+        if bos is None and self.tokenizer.eos_token_id is None:
+            raise UsageError(
+                "LM-EVAL-TOKENIZER",
+                "the tokenizer has neither a first nor a last token, before which texts could be scored",
+                mend="take a tokenizer with bos_token or eos_token",
+                key="tokenizer.name",
+            )
         return self.eot_token_id if bos is None else int(bos)
 
     @property
@@ -179,29 +187,34 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # the package has no types
         keys = [str(sorted(request.args[1].items(), key=str)) for request in requests]
         order = sorted(range(len(requests)), key=lambda index: keys[index])
         found: dict[int, str] = {}
-        teller = Teller("answers", len(requests), show=self.show)
-        for _, group in groupby(order, key=lambda index: keys[index]):
-            members = list(group)
-            sampling = self._sampling(requests[members[0]].args[1])
-            room = self.max_length - sampling["max_new_tokens"]
-            if room < 1:
-                raise UsageError(
-                    "LM-EVAL-GENERATION",
-                    f"a task wants answers of {sampling['max_new_tokens']} tokens, the model's context has "
-                    f"{self.max_length}",
-                    mend="take a model with a longer context, or set max_gen_toks in the task",
-                    key="evaluation.lm_eval",
-                )
-            prompts = {index: self.tok_encode(requests[index].args[0])[-room:] for index in members}
-            members.sort(key=lambda index: -len(prompts[index]))
-            for part in batches(members, self.policy.batch_size):
-                told = self.policy.generate(
-                    [prompts[index] for index in part], ids=[str(index) for index in part], **sampling
-                )
-                found |= {index: answer.text for index, answer in zip(part, told, strict=True)}
-                teller.add(len(part))
-        teller.close()
+        groups = groupby(order, key=lambda index: keys[index])
+        with closing(Teller("answers", len(requests), show=self.show)) as teller:
+            for _, group in groups:
+                found |= self._written(requests, list(group), teller)
         return [found[index] for index in range(len(requests))]
+
+    def _written(self, requests: list[Any], members: list[int], teller: Teller) -> dict[int, str]:
+        """Answers to the requests of one group, which share their settings."""
+        found: dict[int, str] = {}
+        sampling = self._sampling(requests[members[0]].args[1])
+        room = self.max_length - sampling["max_new_tokens"]
+        if room < 1:
+            raise UsageError(
+                "LM-EVAL-GENERATION",
+                f"a task wants answers of {sampling['max_new_tokens']} tokens, the model's context has "
+                f"{self.max_length}",
+                mend="take a model with a longer context, or set max_gen_toks in the task",
+                key="evaluation.lm_eval",
+            )
+        prompts = {index: self.tok_encode(requests[index].args[0])[-room:] for index in members}
+        members.sort(key=lambda index: -len(prompts[index]))
+        for part in batches(members, self.policy.batch_size):
+            told = self.policy.generate(
+                [prompts[index] for index in part], ids=[str(index) for index in part], **sampling
+            )
+            found |= {index: answer.text for index, answer in zip(part, told, strict=True)}
+            teller.add(len(part))
+        return found
 
     def _sampling(self, asked: dict[str, Any]) -> dict[str, Any]:
         """A task's ``generation_kwargs`` as settings of the engine."""

@@ -76,9 +76,10 @@ def keeping(assembled: Assembled, rows: list[Any] | None) -> Iterator[Keep]:
         with open_session(assembled, "never") as session:
             say(f"run {session.dir}   (evaluation; --no-save keeps none)")
             journal = session.journal
-            assert journal is not None  # evaluations run in one process
 
             def keep_own(validation: Mapping[str, float], measured: Measured) -> Path | None:
+                if journal is None:
+                    return None  # not the main process
                 entry = _entry(assembled, rows, validation, measured, _model_name(assembled), 0, {})
                 _write(session.dir, journal, entry, measured, STAGE)
                 return session.dir

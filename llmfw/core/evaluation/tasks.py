@@ -80,13 +80,26 @@ def load_tasks(settings: EvaluationConfig) -> dict[str, Any]:
             found = manager.load([name])
         for kind in loaded:
             loaded[kind] |= found.get(kind, {})
-    for task in loaded["tasks"].values():
+    for name, task in loaded["tasks"].items():
+        _refuse(name, task)
         shots = task.get_config("num_fewshot")
         if settings.lm_eval_shots is not None and shots != 0:  # a task that says 0 means it
             shots = settings.lm_eval_shots
         task.set_config(key="num_fewshot", value=shots or 0)
         task.set_fewshot_seed(seed=1234)  # the harness's own
     return loaded
+
+
+def _refuse(name: str, task: Any) -> None:
+    """Tasks that can't be asked of a text model, or that run what the model writes."""
+    for mark, what in (
+        ("UNSAFE_CODE", "runs code that the model writes, which isn't done outside a sandbox"),
+        ("MULTIMODAL", "shows images or sounds, and models here read text"),
+    ):
+        if getattr(task, mark, False):
+            raise UsageError(
+                "LM-EVAL-REFUSED", f"task {name!r} {what}", mend="leave it out", key="evaluation.lm_eval"
+            )
 
 
 @contextlib.contextmanager
@@ -136,14 +149,23 @@ def measure_tasks(root: Root, policy: Any) -> EvaluationResult:
     loaded = load_tasks(settings)
     model = PolicyLM(policy, show=root.trainer.progress)
     with contextlib.redirect_stdout(sys.stderr), _alone():  # it prints as it resamples
-        found: Any = evaluate(
-            model,
-            loaded,
-            limit=settings.lm_eval_limit,
-            bootstrap_iters=_RESAMPLES,
-            apply_chat_template=settings.lm_eval_chat,
-            fewshot_as_multiturn=settings.lm_eval_chat,
-        )
+        try:
+            found: Any = evaluate(
+                model,
+                loaded,
+                limit=settings.lm_eval_limit,
+                bootstrap_iters=_RESAMPLES,
+                apply_chat_template=settings.lm_eval_chat,
+                fewshot_as_multiturn=settings.lm_eval_chat,
+            )
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            names = ", ".join(settings.lm_eval)
+            raise DataError(
+                "LM-EVAL-RUN",
+                f"lm-eval stopped in {names}: {type(error).__name__}: {error}",
+                mend="look at the tasks' yaml and documents (--debug shows where)",
+                key="evaluation.lm_eval",
+            ) from error
     return told(found)
 
 

@@ -189,6 +189,17 @@ def test_exports_are_models_that_llmfw_takes_and_exports_again(fit: Fit, out: Pa
     noted("GGUF file, as a folder of transformers", llmfw.export(file, out.with_name("folder")))
 
 
+def test_an_adapter_over_a_local_folder_names_it_without_its_parents(fit: Fit, place: Path, out: Path):
+    llmfw.export("tiny-llama", place / "my-base", license="mit", overwrite=True)
+    result = llmfw.export(fit(f"model={place / 'my-base'}", "data=rows.jsonl", "adapter.kind=lora"), out)
+    noted("LoRA over a local folder, as an adapter", result)
+    assert str(place / "my-base") in result.next[0] and not (out / "base").exists()
+    for name in ("README.md", "adapter_config.json", "llmfw-export.json"):
+        text = (out / name).read_text()
+        assert str(place) not in text and ("my-base" in text or name == "llmfw-export.json")
+    assert "license: mit" in (out / "README.md").read_text()
+
+
 def test_an_adapter_can_name_a_base_of_the_users_choice(fit: Fit, out: Path):
     noted("LoRA, base named by the user", llmfw.export(fit(*LORA), out, base="me/base"), "--base me/base")
     config = json.loads((out / "adapter_config.json").read_text())

@@ -81,17 +81,22 @@ def describe(work: Work, written: Written, place: Path) -> ExportResult:
         quantized_difference=written.quantized_difference,
         base=written.base.name if written.base is not None else None,
         notes=(*(f"note: {note}" for note in work.notes), *notes),
-        next=tuple(next_lines(_usage(work, written, _called(work.out)))),
+        next=tuple(next_lines(_usage(work, written, _called(work.out), here=True))),
     )
 
 
-def _usage(work: Work, written: Written, folder: str) -> Usage:
+def _usage(work: Work, written: Written, folder: str, *, here: bool = False) -> Usage:
+    """How the export is loaded; ``here``: on this machine, whose folders may be named."""
     base = written.base
+    name = None
+    if base is not None:
+        name = f"{folder}/{base.name}" if base.written else (base.place if here else None) or base.name
     return Usage(
         format=work.format,
         folder=folder,
         dtype={"gguf": work.gguf_type, "adapter": work.source.model.dtype}.get(work.format, work.dtype),
-        base=None if base is None else f"{folder}/{base.name}" if base.written else base.name,
+        base=name,
+        revision=base.revision if base is not None else None,
         encoder_decoder=written.encoder_decoder,
         chat=bool(work.assembled.tokenizer.chat_template),
         file=written.file,

@@ -39,6 +39,8 @@ class Base:
     revision: str | None = None
     written: bool = False
     why: str = ""
+    place: str | None = None
+    """Where this machine has it, for command lines; never written into a file."""
 
 
 def base_of(source: ModelSource, named: str | None = None) -> Base:
@@ -57,7 +59,8 @@ def base_of(source: ModelSource, named: str | None = None) -> Base:
         return Base(name=base.model.name, revision=pinned(base).model.revision)
     if base.kind == "folder":
         assert base.folder is not None
-        return Base(name=base.folder.name, why="a local folder: load it from where you keep it")
+        why = "a local folder: load it from where you keep it"
+        return Base(name=base.folder.name, why=why, place=str(base.folder))
     made = {
         "scratch": "it was made from the run's seed",
         "package": "the preset's weights have no hub id of their own",

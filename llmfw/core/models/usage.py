@@ -22,6 +22,8 @@ class Usage:
     dtype: str
     base: str | None = None
     """Of an adapter: what its base is loaded by."""
+    revision: str | None = None
+    """Of a base on the hub: its commit."""
     encoder_decoder: bool = False
     chat: bool = True
     """Whether the tokenizer has a chat template."""
@@ -38,7 +40,8 @@ def python_lines(usage: Usage) -> list[str]:
     lines = [f"from transformers import {auto}, AutoTokenizer"]
     if usage.format == "adapter":
         lines[0] = f"from peft import PeftModel\n{lines[0]}"
-        lines.append(f'base = {auto}.from_pretrained("{usage.base}", dtype="{usage.dtype}")')
+        at = f', revision="{usage.revision}"' if usage.revision else ""
+        lines.append(f'base = {auto}.from_pretrained("{usage.base}"{at}, dtype="{usage.dtype}")')
         lines.append(f'model = PeftModel.from_pretrained(base, "{folder}")')
     elif usage.format == "gguf":
         lines.append(f'model = {auto}.from_pretrained("{folder}", gguf_file="{usage.file}")')
@@ -73,10 +76,11 @@ def serving_lines(usage: Usage) -> list[str]:
         return [f"vllm serve {folder} --dtype {usage.dtype}"]
     if not vllm_refuses(usage):
         rank = int((usage.adapter or {}).get("r") or 0)
-        larger = f" --max-lora-rank {_served_rank(rank)}" if rank > _VLLM_RANK else ""
+        more = f" --revision {usage.revision}" if usage.revision else ""
+        more += f" --max-lora-rank {_served_rank(rank)}" if rank > _VLLM_RANK else ""
         name = shlex.quote(usage.folder.rstrip("/").rpartition("/")[2])
         return [
-            f"vllm serve {shlex.quote(str(usage.base))} --enable-lora --lora-modules {name}={folder}{larger}"
+            f"vllm serve {shlex.quote(str(usage.base))} --enable-lora --lora-modules {name}={folder}{more}"
         ]
     return []
 
@@ -97,6 +101,7 @@ def next_lines(usage: Usage) -> list[str]:
         return serving_lines(usage)
     auto = "AutoModelForSeq2SeqLM" if usage.encoder_decoder else "AutoModelForCausalLM"
     folder, base = json.dumps(usage.folder), json.dumps(usage.base)
+    base += f', revision="{usage.revision}"' if usage.revision else ""
     if usage.format == "adapter":
         code = (
             f"from transformers import {auto} as A; from peft import PeftModel as P; "

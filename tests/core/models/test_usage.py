@@ -32,6 +32,14 @@ def test_vllm_is_told_of_a_large_rank_and_serves_no_dora():
     assert serving_lines(saved) == [] and vllm_refuses(saved)
 
 
+def test_a_base_on_the_hub_is_loaded_at_its_commit():
+    usage = Usage(
+        format="adapter", folder="out", dtype="float32", base="owner/base", revision="abc1", adapter={"r": 8}
+    )
+    assert 'from_pretrained("owner/base", revision="abc1", dtype="float32")' in "\n".join(python_lines(usage))
+    assert "--revision abc1" in serving_lines(usage)[0]
+
+
 def test_a_folder_with_blanks_and_quotes_stays_one_word():
     for usage in (
         Usage(format="hf", folder="my 'own' model", dtype="float32"),

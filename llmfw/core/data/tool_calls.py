@@ -62,6 +62,28 @@ def without_tools(row: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
+def for_interface(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Message], list[Any]]:
+    """(messages, tools) as OpenAI's interface takes them: arguments are JSON in a string, calls have ids."""
+    tools = next((message["tools"] for message in messages if message.get("tools")), [])
+    made: list[Message] = []
+    ids: list[str] = []
+    for message in messages:
+        said = {name: part for name, part in message.items() if name not in ("loss", "spans", "tools")}
+        if "tool_calls" in said:
+            calls = [
+                {"id": f"call_{len(made)}_{order}", **call, "function": {**call["function"]}}
+                for order, call in enumerate(said["tool_calls"])
+            ]
+            for call in calls:
+                call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+            ids = [str(call["id"]) for call in calls]
+            said["tool_calls"] = calls
+        elif said.get("role") == "tool" and ids:
+            said.setdefault("tool_call_id", ids.pop(0))
+        made.append(said)
+    return made, tools
+
+
 def normal_tools(tools: Any, key: str) -> list[dict[str, Any]]:
     """The functions that a row offers, each ``{"type": "function", "function": {"name": ...}}``."""
     if isinstance(tools, str):

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from torch import Tensor
 
+from llmfw.core.data.tool_calls import for_interface
 from llmfw.core.errors import LlmfwError, ResourceError, UsageError
 from llmfw.core.generation.policies import TextPolicy
 from llmfw.core.generation.prompts import Prompt
@@ -158,7 +159,8 @@ class EndpointPolicy(TextPolicy):
                 "ENDPOINT", "a server reads text, not token ids", mend="give strings or messages",
                 key=self.endpoint.key,
             )  # fmt: skip
-        messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        asked: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        messages, tools = for_interface(asked)
         body: dict[str, Any] = {
             "model": self.endpoint.model,
             "messages": messages,
@@ -167,6 +169,8 @@ class EndpointPolicy(TextPolicy):
             "top_p": settings.top_p,
             "seed": seed % 2**31,  # servers take 32-bit seeds
         }
+        if tools:
+            body["tools"] = tools
         if settings.top_k:
             body["top_k"] = settings.top_k
         if settings.stop:

@@ -8,7 +8,7 @@ import pytest
 
 from llmfw.core.data.formats import canonical, prompt_of
 from llmfw.core.data.row_checks import RowError
-from llmfw.core.data.tool_calls import without_tools
+from llmfw.core.data.tool_calls import for_interface, without_tools
 
 ADD = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 TOOL = {"type": "function", "function": {"name": "add"}}
@@ -66,6 +66,17 @@ def test_text_parts_are_joined() -> None:
         {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "2"}]}
     )
     assert row["messages"][0]["content"] == "1+1?"
+
+
+def test_for_an_interface_arguments_are_strings_and_results_belong_to_their_calls() -> None:
+    _, row = canonical(_row([ADD, {**ADD, "id": "mine"}], tools=[TOOL]))
+    messages, tools = for_interface(row["messages"])
+    assert tools == [TOOL] and "tools" not in messages[0]
+    calls = messages[1]["tool_calls"]
+    assert [call["id"] for call in calls] == ["call_1_0", "mine"]
+    assert all(call["function"] == {"name": "add", "arguments": '{"a": 1}'} for call in calls)
+    assert row["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
+    assert messages[2]["tool_call_id"] == "x"  # its own
 
 
 def test_openais_weight_says_whether_a_message_is_trained() -> None:

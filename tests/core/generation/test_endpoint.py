@@ -153,3 +153,27 @@ def test_what_the_protocol_cannot_carry_is_refused():
     for ask in (lambda: policy.module, lambda: policy.logps(None), lambda: policy.hidden_states(None, 0)):
         with pytest.raises(NotImplementedError):
             ask()
+
+
+def test_functions_are_sent_as_the_protocol_has_them():
+    seen: list[dict] = []
+
+    def answer(path, body, headers):
+        seen.append(body)
+        return chat("ok")
+
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    tool = {"type": "function", "function": {"name": "add"}}
+    prompt = [
+        {"role": "user", "content": "1+1?", "tools": [tool]},
+        {"role": "assistant", "content": "", "tool_calls": [call], "loss": False},
+        {"role": "tool", "content": "2"},
+    ]
+    with serving(answer) as url:
+        _policy(url).generate([prompt])
+    (body,) = seen
+    assert body["tools"] == [tool]
+    asked, called, result = body["messages"]
+    assert asked == {"role": "user", "content": "1+1?"} and "loss" not in called
+    assert called["tool_calls"][0]["function"]["arguments"] == '{"a": 1}'
+    assert result["tool_call_id"] == called["tool_calls"][0]["id"]

@@ -15,9 +15,12 @@ from llmfw.core.data.order import micro_batches
 from llmfw.core.data.report import DataReport
 from llmfw.core.data.stream import Block, Feed, SourceStream, Tally
 from llmfw.core.errors import DataError
+from llmfw.core.say import is_main_process, say
 
 _KEPT = 64
 """Steps that are remembered: more than any loop fetches ahead."""
+_SAID = 3
+"""How often skipped rows are told of while training; the report at the end has them all."""
 
 
 @dataclass
@@ -152,9 +155,13 @@ class _Bad:
         self._limit = stream.max_bad
         tallies = [Tally(**said["tally"]) for said in known.values()] if known else []
         self._count = sum(tally.bad for tally in tallies)
+        self._said = 0
 
     def __call__(self, block: Block) -> None:
         self._count += block.bad
+        if self._said < _SAID and is_main_process():
+            self._said += 1
+            say(f"note: {self._count} rows skipped so far, e.g. {block.messages[0]}")
         if self._count > self._limit:
             raise DataError(
                 "BAD-ROWS",

@@ -106,7 +106,8 @@ def _journal(record: RunRecord) -> JournalView | None:
 
 def _subject(view: JournalView) -> tuple[str, ...]:
     keys = ("model.name", "model.revision", "data.name", "data.options", "data.limit", "data.validation")
-    return tuple(str(view.params.get(key)) for key in keys)
+    mixed = [f"{key}={value}" for key, value in view.params.items() if key.startswith("data.mix.")]
+    return (*(str(view.params.get(key)) for key in keys), *sorted(mixed))
 
 
 def _experiment(record: RunRecord, view: JournalView) -> str:

@@ -21,6 +21,7 @@ from llmfw.core.open import open_policy
 from llmfw.core.tracking import read_journal
 from tests.tested.recorder import note, note_refusal
 from tests.toys import encoder_decoder as toys
+from tests.toys import installed, write_toy
 
 QUIET = ("trainer.progress=false", "tracking.mlflow=false", "generation.max_new_tokens=12")
 LEARN = ("optimizer.lr=0.01", "optimizer.warmup=0", "trainer.micro_batch=8", "trainer.max_steps=16")
@@ -299,6 +300,25 @@ def test_refusals(case: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyP
     shown = shown.replace("=t5", "=DIR").replace("=startless", "=DIR")
     line = str(caught.value).replace(str(here), "DIR")
     note_refusal("encoder_decoder", case, command=f"{verb} {shown}", line=line)
+
+
+TOYS = {
+    "a plugin's decoder": "llmfw_decoder(self, run, model_config):\n"
+    "        return llmfw.Decoder(name='tree', generate=print)",
+    "a plugin's key-value cache": "llmfw_kv_cache(self, run, model_config):\n"
+    "        return llmfw.CacheFactory(name='sink', build=print)",
+}
+
+
+@pytest.mark.parametrize("case", list(TOYS))
+def test_plugins_for_one_row_of_tokens_are_refused(case: str, here: Path, monkeypatch: pytest.MonkeyPatch):
+    source = f"import llmfw\n\n\nclass Toy(llmfw.Plugin):\n    @llmfw.hookimpl\n    def {TOYS[case]}\n"
+    write_toy(here / "site", "ed_toy", source)
+    monkeypatch.setattr("llmfw.core.models.build._build", _too_late)
+    with installed(here / "site"), pytest.raises(LlmfwError) as caught:
+        llmfw.generate(["say 3"], T5_WORDS, *QUIET, plugins=["ed_toy"])
+    note_refusal("encoder_decoder", case, command=f"llmfw generate 'say 3' '{T5_WORDS}' --plugin NAME",
+                 line=str(caught.value).replace("ed_toy", "NAME"))  # fmt: skip
 
 
 def _too_late(*_: Any) -> Any:

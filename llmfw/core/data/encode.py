@@ -343,7 +343,7 @@ def bytes_per_token(tokenizer: Any) -> float:
     """UTF-8 bytes per token on a fixed sample of English and mathematics: about 3 to 4, and 1 for byte
     tokenizers.
     """
-    ids = tokenizer(_REFERENCE_TEXT, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(_REFERENCE_TEXT, add_special_tokens=False, verbose=False)["input_ids"]
     return len(_REFERENCE_TEXT.encode()) / max(1, len(ids))
 
 

@@ -35,6 +35,8 @@ class Part:
     form: Form = "text"
     rows: dict[str, list[Row]] = field(default_factory=dict)
     examples: dict[str, list[Example]] = field(default_factory=dict)
+    apart: bool = False
+    """Whether held-out rows come from elsewhere than the training rows."""
 
     @property
     def label(self) -> str:
@@ -108,7 +110,7 @@ def read_part(source: Source, reading: Reading) -> Part:
             reading.report.warnings.append(
                 f"nothing{which} is held out: all rows have one value of the split's key"
             )
-    return Part(source, form, {"train": train, "validation": validation})
+    return Part(source, form, {"train": train, "validation": validation}, apart=held_out is not None)
 
 
 def note_leaks(parts: Sequence[Part], report: DataReport) -> None:

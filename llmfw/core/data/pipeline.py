@@ -117,7 +117,7 @@ def prepare(
         parts += held_out_of_all(config, tokenizer, reading)
         refuse_kinds([kind_of(part) for part in parts])
         refuse_unmet(data.columns, reading.counts)
-    if mixed or parts[0].source.module.located("validation", BadRows(), ReadCounts()) is not None:
+    if mixed or parts[0].apart:
         note_leaks(parts, report)
     for part in parts:
         transform_rows(transforms, part.rows, part.form, report, part.label)

@@ -16,6 +16,7 @@ from llmfw.core.data.mixture import Mix, MixOrder, Schedule
 from llmfw.core.data.sources import open_sources
 from llmfw.core.errors import ConflictError, DataError, LlmfwError, UsageError
 from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.records import DatasetTransform, Transformed
 from llmfw.core.schema import DataConfig, Root
 
 BYTE = byte_tokenizer()
@@ -231,3 +232,35 @@ def test_packing_stays_inside_a_source() -> None:
         assert {name[0] for name in unit.sample_ids} == {"r" if unit.source == "a.jsonl" else "t"}
     report = prepared.report.sources["b.jsonl"].splits["train"]
     assert report.rows > 0 and report.samples == 12 and 0 < report.efficiency <= 1
+
+
+def test_transforms_act_on_one_source_at_a_time_and_may_bring_rows_of_one_id() -> None:
+    _file("a.jsonl", _asked(4))
+    _file("b.jsonl", _texts(3))
+
+    def keep_two(items: list[Any]) -> Transformed:
+        kept = [{**item, "id": f"new{place}"} for place, item in enumerate(items[:2])]
+        return Transformed(items=kept, metrics={"seen": len(items)}, tables={"ids": [{"id": 1}]})
+
+    transform = DatasetTransform(name="pick", stage="rows", apply=keep_two)
+    prepared = prepare(_root({"a.jsonl": 1, "b.jsonl": 1}, validation=None), BYTE, [("toy", transform)])
+    assert [example.id for example in prepared.train] == [
+        "a.jsonl/new0", "a.jsonl/new1", "b.jsonl/new0", "b.jsonl/new1",
+    ]  # fmt: skip
+    assert prepared.report.metrics == {"data/a.jsonl/toy/seen": 4.0, "data/b.jsonl/toy/seen": 3.0}
+    assert set(prepared.report.tables) == {"toy/ids/train/a.jsonl", "toy/ids/train/b.jsonl"}
+    assert prepared.report.transforms[1] == "toy/pick (rows, train, b.jsonl): 3 -> 2"
+
+
+def test_the_report_prints_a_line_for_each_source(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    _file("a.jsonl", _asked(30))
+    _file("b.jsonl", _texts(20))
+    prepared = prepare(_root({"a.jsonl": 3, "b.jsonl": 1}, packing=True, max_length=30), BYTE)
+    Console(width=120).print(prepared.report)
+    said = capsys.readouterr().out
+    assert "mix of a.jsonl (3), b.jsonl (1) (completion, text rows)" in said
+    (line,) = [line for line in said.splitlines() if line.split()[:1] == ["b.jsonl"]]
+    assert line.split()[1:4] == ["text", "25.0%", "18"] and line.split()[-1] == "2"
+    assert "of their positions used" in said

@@ -64,7 +64,7 @@ def without_tools(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def for_interface(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Message], list[Any]]:
     """(messages, tools) as OpenAI's interface takes them: arguments are JSON in a string, calls have ids."""
-    tools = next((message["tools"] for message in messages if message.get("tools")), [])
+    tools: list[Any] = next((message["tools"] for message in messages if message.get("tools")), [])
     made: list[Message] = []
     ids: list[str] = []
     for message in messages:

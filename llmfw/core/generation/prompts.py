@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from llmfw.core.data.chat import apply
-from llmfw.core.data.encode import encoder_ids
+from llmfw.core.data.chat_tools import refuse_unwritten
 from llmfw.core.data.formats import RowError, is_trained
+from llmfw.core.data.sides import encoder_ids
 from llmfw.core.data.text import Response, TextTokenizer
+from llmfw.core.data.tool_calls import normal_messages, with_tools
 from llmfw.core.errors import DataError, UsageError
 from llmfw.core.models.encoder_decoder import Sides
 from llmfw.core.records import Row
@@ -126,6 +128,8 @@ def _opened(text: TextTokenizer, prompt: Prompt, prefix: str) -> tuple[str, str]
             text.refuse_specials(message["content"], "content")
         if len(messages) > 1 and messages[-1]["role"] == "assistant":
             prefix = messages.pop()["content"] + prefix
+        if any(message["role"] == "tool" or {"tools", "tool_calls"} & message.keys() for message in messages):
+            refuse_unwritten(text, messages, apply(text, messages), "messages")
         return apply(text, messages, opened=True), prefix
     except RowError as problem:
         raise UsageError("PROMPT", problem.what, mend=problem.mend, key=problem.key) from problem
@@ -142,8 +146,9 @@ def prompt_of(row: Row) -> Prompt:
     Unlike ``llmfw.core.data.prompt_of`` it also takes rows that hold no answer, and rows not checked.
 
     Raises:
-        DataError: a row that asks nothing (form ``text``).
+        DataError: a row that asks nothing (form ``text``), or whose functions can't be used.
     """
+    row = _with_functions(row)
     if row.get("prompt"):
         prompt: Prompt = row["prompt"]
         return prompt
@@ -168,6 +173,25 @@ def prompt_of(row: Row) -> Prompt:
     return [
         {name: value for name, value in message.items() if name not in ("loss", "spans")} for message in asked
     ]
+
+
+def _with_functions(row: Row) -> Row:
+    """The row with its calls in one form and its ``tools`` in the first message, as in canonical rows."""
+    lists = [row[key] for key in ("prompt", "messages") if isinstance(row.get(key), list)]
+    if not row.get("tools") and not any(
+        isinstance(message, Mapping) and message.get("tool_calls")
+        for messages in lists
+        for message in messages
+    ):
+        return row
+    try:
+        made = dict(row)
+        for key in ("prompt", "messages"):
+            if key in row:
+                made[key] = normal_messages(row[key], key)
+        return with_tools(made, "prompt" if made.get("prompt") else "messages")
+    except RowError as problem:
+        raise DataError("PROMPT", problem.what, key=problem.key, mend=problem.mend) from problem
 
 
 def _is_messages(value: object) -> bool:

@@ -9,8 +9,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llmfw.core.data import Encoder, audit, canonical, trained_text
+from llmfw.core.data import Encoder, audit, canonical, prompt_of, trained_text
 from llmfw.core.data.row_checks import RowError
+from llmfw.core.errors import UsageError
+from llmfw.core.generation import prompt_of as prompt_of_row
 from llmfw.core.generation import render as render_prompt
 from llmfw.core.models.byte_tokenizer import byte_tokenizer
 from llmfw.core.models.templates import NAMED
@@ -130,12 +132,13 @@ def test_a_call_that_is_not_trained_is_context() -> None:
 
 def test_generation_sees_the_tools_that_training_saw() -> None:
     tokenizer = _tokenizer(NAMED["chatml-tools"])
-    from llmfw.core.data import prompt_of
-
     _, row = canonical(_single())
     asked = render_prompt(tokenizer, prompt_of(row))
     assert '"name": "add"' in asked and asked.endswith("<|im_start|>assistant\n")
     assert asked.count("<tool_call>") == 2  # the system message's and the first call's
+    assert render_prompt(tokenizer, prompt_of_row(_single())) == asked  # a row that wasn't checked
+    with pytest.raises(UsageError, match="doesn't write the functions"):
+        render_prompt(_tokenizer(PLAIN), prompt_of_row({"prompt": "1+1?", "tools": [TOOL]}))
 
 
 PLAIN = NAMED["chatml"]

@@ -89,7 +89,7 @@ def _print(result: ExportResult) -> None:
     )
     if result.quantized_difference is not None:
         click.echo(
-            f"base     in {result.quantization} while it was trained, here as it's stored: "
+            f"base     in {result.quantization} while it was trained, here in {result.dtype}: "
             f"max |logit difference| to the model in training {result.quantized_difference:.3g}"
         )
     click.echo(f"licence  {result.licence}")

@@ -167,6 +167,9 @@ def _results(subject: Subject) -> Iterator[str]:
     yield "| metric | before | after | 95% interval | n |"
     yield "|---|---|---|---|---|"
     yield from ("| " + " | ".join(row) + " |" for row in rows)
+    if subject.agreement.difference:
+        yield ""
+        yield "Measured in the run, before the weights were merged or rounded."
 
 
 def _row(name: str, result: Result) -> tuple[str, ...]:
@@ -201,8 +204,8 @@ def _check(subject: Subject) -> Iterator[str]:
     if subject.quantized_difference is not None:
         held = "merged into it" if subject.merged else "over it"
         yield (
-            f"- the adapter was trained over a base in {subject.quantization}; here the base is as it is "
-            f"stored, with the adapter {held}: max |logit difference| to the model in training "
+            f"- the adapter was trained over a base in {subject.quantization}; here the base is in {usage.dtype}, "
+            f"with the adapter {held}: max |logit difference| to the model in training "
             f"{subject.quantized_difference:.3g}"
         )
 

@@ -75,9 +75,14 @@ def _named(name: str, source: ModelSource) -> PreTrainedTokenizerBase:
     if name == "byte":
         return _bytes(source)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if path.is_dir() and any((path / file).is_file() for file in _FILES):
         return _load(path.absolute(), source.model)
-    named = resolve_model(name)
+    try:
+        named = resolve_model(name)  # a run's folder, a GGUF file, a preset, a hub id
+    except UsageError as error:
+        if error.code != "MODEL-FOLDER":
+            raise
+        return _load(path.absolute(), source.model)  # refused in the words of a tokenizer
     if named.kind == "hub":
         return _load(hub_folder(name, None, weights=False, code=source.model.trust_remote_code), source.model)
     return _own(named)

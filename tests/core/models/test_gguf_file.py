@@ -12,7 +12,7 @@ from llmfw.core.errors import CheckpointError, UsageError
 from llmfw.core.models import build_model, load_tokenizer, resolve_model, save_weights, weights_manifest
 from llmfw.core.models.gguf import write_gguf
 from llmfw.core.models.gguf_file import gguf_folder, gguf_note, look
-from llmfw.core.schema import AdapterConfig, ModelConfig
+from llmfw.core.schema import AdapterConfig, ModelConfig, TokenizerConfig
 
 from .ggufs import TEXTS, hf_folder, logits
 
@@ -66,6 +66,14 @@ def test_a_file_is_a_model_with_its_tokenizer(file: Path, tmp_path: Path) -> Non
     assert all(tokenizer(text)["input_ids"] == ours(text)["input_ids"] for text in TEXTS)
     assert tokenizer("<|endoftext|>")["input_ids"] == ours("<|endoftext|>")["input_ids"]
     assert tokenizer.model_max_length == 77
+
+
+def test_a_files_tokenizer_can_be_named_for_another_model(file: Path, tmp_path: Path) -> None:
+    named = load_tokenizer(ModelConfig(name="tiny-llama"), TokenizerConfig(name=str(file)))
+    assert named("say 12")["input_ids"] == load_tokenizer(resolve_model(str(file)))("say 12")["input_ids"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="TOKENIZER.*holds no tokenizer"):
+        load_tokenizer(ModelConfig(name="tiny-llama"), TokenizerConfig(name=str(tmp_path / "empty")))
 
 
 def test_a_file_is_converted_once_also_under_another_name(file: Path, own_cache: Path) -> None:

@@ -83,3 +83,13 @@ def test_nothing_to_validate_is_an_error_and_not_a_nan(batches: Any) -> None:
         batches = [replace(WHOLE, source=none, target=none, segment=none, position=none)]
     with pytest.raises(DataError, match="validation"):
         validate(policy(), TOKENS, None, batches)
+
+
+def test_the_loss_of_each_source_is_the_mean_over_its_own_batches() -> None:
+    parts = split(WHOLE, 3)
+    names = dict(zip((part.sample_ids for part in parts), ("a", "b", None), strict=True))
+    found = validate(policy(), TOKENS, None, parts, source=lambda batch: names[batch.sample_ids]).metrics
+    for part, name in zip(parts, ("a", "b", None), strict=True):
+        alone = validate(policy(), TOKENS, None, [part]).metrics["loss"]
+        assert name is None or found[f"loss/{name}"] == pytest.approx(alone)
+    assert [key for key in found if key.startswith("loss")] == ["loss", "loss/a", "loss/b"]

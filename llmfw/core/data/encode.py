@@ -10,6 +10,7 @@ from typing import Any, Literal
 from llmfw.core.data.chat import render
 from llmfw.core.data.examples import Example, Number, TokenSequence
 from llmfw.core.data.formats import Form, Prompt, RowError, answer_of, is_trained
+from llmfw.core.data.sides import cut_sides, decoder_row, encoder_ids
 from llmfw.core.data.text import Response, Span, TextTokenizer
 from llmfw.core.errors import DataError
 from llmfw.core.models.encoder_decoder import Sides
@@ -202,24 +203,14 @@ class Encoder:
         *,
         close: bool,
     ) -> Plain:
-        """The rows of an encoder-decoder: ``asked`` between the tokenizer's own marks; the start token, the
-        tokenizer's mark before an answer (BART's ``<s>``, a language), the answer's ``spans`` trained.
-
-        With ``close`` the answer ends with the tokenizer's own mark, or else with the end-of-text token.
-        """
+        """The encoder's row of what is asked, the decoder's row of the answer (``llmfw.core.data.sides``)."""
         assert self.sides is not None
-        before, after = self.text.marks(target=True)
-        body, flags = self.text.masked(answer, [Response(0, len(answer), tuple(spans))])
-        whole = list(spans) == [(0, len(answer))]
-        ids = [self.sides.start, *before, *body]
-        trained = [False, *[whole] * len(before), *flags]
-        said = answers if answers is not None else tuple(answer[first:last] for first, last in spans)
-        if close and after:
-            ids, trained = [*ids, *after], [*trained, *[True] * len(after)]
         encoder = encoder_ids(self.text, asked)
         if not encoder:
             raise RowError("the prompt holds no token", key="prompt", mend="give the encoder a text to read")
-        return replace(self._closed(ids, trained, said, close and not after), encoder=encoder)
+        row = decoder_row(self.text, self.sides.start, answer, spans, close=close)
+        said = answers if answers is not None else tuple(answer[first:last] for first, last in spans)
+        return replace(self._closed(row.ids, row.trained, said, row.open), encoder=encoder)
 
     def _document(self, row: Row) -> Plain:
         if self.sides is not None:
@@ -282,15 +273,12 @@ class Encoder:
                 "nothing is left of it after the cut", mend="raise data.max_length, or set data.too_long=drop"
             )
         sequences = [TokenSequence(tuple(ids), (False, *flags[1:])) for ids, flags in cut]
-        if len(plain) == 2 and over > 0:
-            before, after = ([sum(one.trained) for one in plain], [sum(one.trained) for one in sequences])
-            self.counts.pairs_cut_equal += before[0] != before[1] and after[0] == after[1]
+        if over > 0:
+            self._count_equal(plain, sequences)
         return sequences
 
     def _fit_sides(self, plain: list[Plain]) -> list[TokenSequence] | None:
-        """Both sides within ``max_length``, or None: dropped. The marks around the encoder's text and the
-        decoder's first token stay; a pair loses as much from one side as from the other.
-        """
+        """Both sides within ``max_length``, or None: dropped."""
         read = max(len(one.encoder) for one in plain) - self.max_length
         written = max(len(one.ids) for one in plain) - self.max_length
         if max(read, written) > 0:
@@ -304,39 +292,18 @@ class Encoder:
                     mend=f"raise data.max_length (now {self.max_length} tokens) or set data.too_long",
                 )
             self.counts.cut += 1
-        before, after = map(len, self.text.marks())
-        from_start = self.too_long == "cut_start"
-        sequences: list[TokenSequence] = []
-        for one in plain:
-            inner = one.encoder[before : len(one.encoder) - after]
-            encoder = one.encoder
-            if read > 0:
-                inner = inner[read:] if from_start else inner[: max(0, len(inner) - read)]
-                encoder = [*one.encoder[:before], *inner, *one.encoder[len(one.encoder) - after :]]
-            if read > 0 and not inner:
-                raise RowError(
-                    "nothing of the prompt is left after the cut",
-                    mend="raise data.max_length, or set data.too_long=drop",
-                )
-            ids, flags = one.ids, one.trained
-            if written > 0 and from_start:
-                ids, flags = ids[:1] + ids[1 + written :], flags[:1] + flags[1 + written :]
-            elif written > 0:
-                ids, flags = ids[: self.max_length], flags[: self.max_length]
-            sequences.append(TokenSequence(tuple(ids), (False, *flags[1:]), tuple(encoder)))
-        if len(plain) == 2 and written > 0:
-            lengths = [[sum(each.trained) for each in those] for those in (plain, sequences)]
-            self.counts.pairs_cut_equal += lengths[0][0] != lengths[0][1] and lengths[1][0] == lengths[1][1]
+        rows = [(one.ids, one.trained, one.encoder) for one in plain]
+        sequences = cut_sides(rows, self.text, self.max_length, from_start=self.too_long == "cut_start")
+        if written > 0:
+            self._count_equal(plain, sequences)
         return sequences
 
-
-def encoder_ids(text: TextTokenizer, asked: str) -> list[int]:
-    """What an encoder reads: the text between the marks that the tokenizer puts around one by itself."""
-    before, after = text.marks()
-    ids = text.ids(asked)
-    if tuple(ids[: len(before)]) == before:
-        before = ()  # a chat template may write it itself
-    return [*before, *ids, *after]
+    def _count_equal(self, before: list[Plain], after: list[TokenSequence]) -> None:
+        """Count a pair whose answers a cut has made equally long."""
+        lengths = [[sum(one.trained) for one in those] for those in (before, after)]
+        if len(before) == 2:
+            (first, second), (one, other) = lengths
+            self.counts.pairs_cut_equal += first != second and one == other
 
 
 def bytes_per_token(tokenizer: Any) -> float:

@@ -21,7 +21,8 @@ from llmfw.core.data import (
     pack,
     prepare,
 )
-from llmfw.core.data.encode import encoder_ids, row_limit
+from llmfw.core.data.encode import row_limit
+from llmfw.core.data.sides import encoder_ids
 from llmfw.core.data.token_cache import cache_key, cached
 from llmfw.core.models import Sides
 from llmfw.core.models.byte_tokenizer import byte_tokenizer

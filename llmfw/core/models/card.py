@@ -204,8 +204,8 @@ def _check(subject: Subject) -> Iterator[str]:
     if subject.quantized_difference is not None:
         held = "merged into it" if subject.merged else "over it"
         yield (
-            f"- the adapter was trained over a base in {subject.quantization}; here the base is in {usage.dtype}, "
-            f"with the adapter {held}: max |logit difference| to the model in training "
+            f"- the adapter was trained over a base in {subject.quantization}; here the base is in "
+            f"{usage.dtype}, with the adapter {held}: max |logit difference| to the model in training "
             f"{subject.quantized_difference:.3g}"
         )
 

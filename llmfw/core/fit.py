@@ -40,7 +40,7 @@ from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import read_journal
-from llmfw.core.training.launch import check_launch, one_voice
+from llmfw.core.training.launch import check_launch, check_nested, one_voice
 from llmfw.core.training.packed import refuse_leaks
 from llmfw.core.training.processes import together
 from llmfw.core.training.strategies import check_strategy
@@ -84,7 +84,7 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
         LlmfwError: whatever stops a run, with its code, place and remedy.
     """
     root = assembled.run.config
-    check_launch(root.trainer)
+    (check_launch if parent is None else check_nested)(root.trainer)
     check_strategy(assembled.plan, root)
     if assembled.plan.one("llmfw_sampler") is not None and root.trainer.devices * root.trainer.nodes > 1:
         raise ConflictError(

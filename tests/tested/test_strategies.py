@@ -329,6 +329,15 @@ def test_what_can_not_be_right_is_refused_before_a_weight_is_read(
     )
 
 
+def test_a_sweep_of_several_processes_is_refused(here: Path):
+    from llmfw.core.sweep.run import sweep
+
+    with pytest.raises(LlmfwError) as caught:
+        sweep([*QUIET, "data=rows.jsonl", "trainer.devices=2", "optimizer.lr=1e-3,1e-4"])
+    command = "llmfw sweep data=FILE trainer.devices=2 optimizer.lr=1e-3,1e-4"
+    note_refusal("strategies", "a sweep over several processes", command=command, line=str(caught.value))
+
+
 def test_a_surgery_with_parameters_of_each_process_is_refused_under_fsdp2(here: Path):
     from tests.toys import installed
     from tests.toys.sources import SURGERY

@@ -28,6 +28,7 @@ from llmfw.core.sweep.search import (
 from llmfw.core.sweep.study import next_settings, open_study, tell
 from llmfw.core.sweep.trials import Trial, best_of, plain, remember, remembered
 from llmfw.core.tracking import find_resumable, open_run
+from llmfw.core.training.launch import check_nested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ def sweep(
     base = check(search)
     search, note = share_reference(search, base)
     resolved = base.resolved
+    check_nested(resolved.root.trainer)
     search = replace(search, seed=resolved.root.seed)
     name = resolved.root.run.name or f"sweep-{'-'.join(resolved.plugin_names) or 'fit'}"
     wanted = Path(resolved.root.run.dir) if resolved.root.run.dir else None

@@ -76,6 +76,22 @@ def check_launch(trainer: TrainerConfig) -> None:
         )
 
 
+def check_nested(trainer: TrainerConfig) -> None:
+    """Refuse several processes for a run inside another: each would start by running the outer command again.
+
+    Raises:
+        ConflictError: NESTED-DEVICES.
+    """
+    check_launch(trainer)
+    if trainer.devices * trainer.nodes > 1:
+        raise ConflictError(
+            "NESTED-DEVICES",
+            "a run inside another (a sweep's, a recipe's) is trained by one process",
+            mend="set trainer.devices=1 trainer.nodes=1",
+            key="trainer.devices",
+        )
+
+
 def environment() -> Any:
     """Lightning's view of the launcher; None where this process starts the others."""
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment

@@ -65,6 +65,12 @@ def test_what_was_started_must_be_what_the_settings_say(monkeypatch: pytest.Monk
     assert "set trainer.devices=2 trainer.nodes=2, or start 2" in str(caught.value)
 
 
+def test_a_run_inside_another_is_of_one_process():
+    launch.check_nested(TrainerConfig())
+    with pytest.raises(ConflictError, match="NESTED-DEVICES"):
+        launch.check_nested(TrainerConfig(devices=2))
+
+
 class Store(dict[str, bytes]):
     """A store in this process."""
 

@@ -58,7 +58,11 @@ class Predicted:
 @click.command("predict")
 @run_options
 @click.option(
-    "--data", "data_file", required=True, type=click.Path(path_type=Path), help="Rows: a .jsonl file."
+    "--data",
+    "data_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Rows: a file (.jsonl, .json, .parquet, .csv ...).",
 )
 @click.option(
     "--out",
@@ -148,11 +152,20 @@ class _Rows:
         limit: int | None,
     ) -> None:
         from llmfw.core.data import Encoder
-        from llmfw.core.data.reader import BadRows, data_files
+        from llmfw.core.data.reader import BadRows, data_files, row_count
         from llmfw.core.data.text import TextTokenizer
         from llmfw.core.generation import context_length
 
-        (self.data,), _ = data_files(str(data))
+        files, _ = data_files(str(data))
+        if len(files) > 1:
+            raise DataError(
+                "PREDICT-SEVERAL",
+                f"this means {len(files)} files",
+                file=data,
+                key="--data",
+                mend="name one of them",
+            )
+        self.data = files[0]
         self.policy, self.what, self.kind, self.limit = policy, what, kind, limit
         self.text = TextTokenizer(policy.tokenizer)
         self.context = context_length(policy.module)
@@ -160,8 +173,7 @@ class _Rows:
         self.encoder = Encoder(self.text, self.context or 2**31, "error", self.sides)
         self.bad: BadRows = BadRows(skip=skip_bad, limit=max_bad)
         self.read = 0
-        with self.data.open("rb") as lines:
-            self.total = min(sum(1 for line in lines if line.strip()), limit or 2**62)
+        self.total = min(row_count(self.data), limit or 2**62)
 
     def windows(self) -> Iterator[list[Line]]:
         """Output lines, in order."""

@@ -172,3 +172,29 @@ def test_parquet_has_the_same_lines_with_nulls(what, policy, tmp_path: Path):
         for line in read(tmp_path / "out.jsonl")
     ]
     assert lines == wanted and len(lines) == 4
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json"])
+def test_rows_of_any_format_are_answered_alike(suffix: str, policy: GeneratingPolicy, tmp_path: Path):
+    rows = [{"id": name, "prompt": f"Sing, {name}!"} for name in "abc"]
+    file = tmp_path / f"in{suffix}"
+    if suffix == ".csv":
+        file.write_text('id,prompt\n"a","Sing, a!"\nb,"Sing, b!"\nc,"Sing, c!"\n')
+    elif suffix == ".json":
+        file.write_text(json.dumps(rows))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    out, same = tmp_path / "out.jsonl", tmp_path / "same.jsonl"
+    assert predict(policy, file, out).rows == 3
+    predict(policy, write(tmp_path / "in.jsonl", rows), same)
+    assert read(out) == read(same)
+
+
+def test_a_folder_of_several_files_is_refused(policy: GeneratingPolicy, tmp_path: Path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.jsonl", ASKED)
+    with pytest.raises(DataError, match="PREDICT-SEVERAL"):
+        predict(policy, tmp_path, tmp_path / "out" / "out.jsonl")

@@ -17,7 +17,7 @@ from llmfw.core.data.files import is_data_file as is_data_file
 from llmfw.core.data.formats import PLACE, Form, RowError, canonical, said_hash
 from llmfw.core.data.readers.common import BadRows as BadRows
 from llmfw.core.data.readers.common import ReadCounts as ReadCounts
-from llmfw.core.data.readers.common import suffix_of
+from llmfw.core.data.readers.common import lines_of, suffix_of
 from llmfw.core.data.readers.jsonl import read_jsonl as read_jsonl
 from llmfw.core.errors import DataError
 from llmfw.core.records import Row
@@ -126,6 +126,14 @@ def located(
     name), and rows of known dialects in the words of our forms.
     """
     return translated(_raw(paths, bad, counts, options or {}), bad, counts, columns or {}, kind, alone)
+
+
+def row_count(path: Path, options: Mapping[str, Any] | None = None) -> int:
+    """How many rows a file holds, bad ones too where they can be told apart; for progress, not for checks."""
+    bad = BadRows(skip=True, limit=2**62)
+    if READERS[suffix_of(path)] is read_jsonl:
+        return sum(bool(line.strip()) for _, line in lines_of(path, ReadCounts()))
+    return sum(1 for _ in _raw([path], bad, ReadCounts(), options or {})) + bad.count
 
 
 def _raw(

@@ -178,7 +178,7 @@ def held_out_of_all(config: Root, tokenizer: Any, reading: Reading) -> list[Part
     if name is None or any(names_split(replace(config.data, name=each, mix={})) for each in config.data.mix):
         return []
     data = replace(config.data, name=name, mix={}, validation=None, limit=None)
-    part = read_part(Source("", ConfiguredData(data, tokenizer), data), replace(reading, seen=None))
+    part = read_part(Source("", ConfiguredData(data, tokenizer)), replace(reading, seen=None))
     part.rows = {"train": [], "validation": part.rows["train"]}
     return [part]
 

@@ -22,13 +22,15 @@ _FROM_PRESET: Final = ("kind", "options", "package", "split_key")
 
 @dataclass(frozen=True)
 class Source:
-    """One source of rows. ``label`` is its short name in reports and metrics, empty where it's the only one;
-    ``config``: the data settings as they hold for it, None where a plugin brought it.
-    """
+    """One source of rows. ``label`` is its name in reports and metrics, empty where it's the only one."""
 
     label: str
     module: DataModule
-    config: DataConfig | None = None
+
+    @property
+    def config(self) -> DataConfig | None:
+        """The data settings that speak of this source; None where a plugin brought it."""
+        return self.module.config if isinstance(self.module, ConfiguredData) else None
 
 
 def open_sources(config: DataConfig, tokenizer: Any) -> list[Source]:
@@ -56,7 +58,7 @@ def open_sources(config: DataConfig, tokenizer: Any) -> list[Source]:
         own = replace(config, **changed)
         if held_out_file(config.validation) and not names_split(own):
             own = replace(own, validation=None)  # one file for the whole mixture
-        sources.append(Source(label, ConfiguredData(own, tokenizer, alone=False), own))
+        sources.append(Source(label, ConfiguredData(own, tokenizer, alone=False)))
     return sources
 
 

@@ -67,8 +67,8 @@ class SourceStream:
 
     def __init__(self, source: Source, form: Form, settings: StreamSettings) -> None:
         self.source, self.form, self.settings = source, form, settings
-        self.split_key = source.config.split_key if source.config else source.module.split_key
-        self.kind = source.config.kind if source.config else source.module.kind
+        said = source.module if source.config is None else source.config
+        self.split_key, self.kind = said.split_key, said.kind
 
     def blocks(self, start: tuple[int, int] = (0, 0), worker: int = 0, workers: int = 1) -> Iterator[Block]:
         """The blocks from ``start`` on of which every ``workers``-th is this worker's; the rows of the others

@@ -113,7 +113,7 @@ def prepare_stream(
 
 def _form_of(source: Source, settings: StreamSettings) -> Form:
     """The form of a source's first good row."""
-    kind = source.config.kind if source.config is not None else source.module.kind
+    kind = source.module.kind if source.config is None else source.config.kind
     bad = BadRows(skip=settings.skip_bad, limit=2**62)
     for place, raw in source.module.located("train", bad, ReadCounts()) or ():
         try:

@@ -152,6 +152,22 @@ def test_held_out_rows_are_decided_by_their_key_and_never_trained() -> None:
     assert told.sample_ids(59) and told.told(60)["all"]["held_out"] == len(prepared.validation)
 
 
+def test_the_settings_of_the_split_and_of_the_form_hold_for_a_stream() -> None:
+    rows = [
+        {"id": f"r{i}", "prompt": f"{i}?", "answer": "4", "completion": "x", "topic": i % 10}
+        for i in range(100)
+    ]
+    _file("a.jsonl", rows)
+    prepared = prepare(_root(validation="0.3", split_key="topic", kind="problems"), BYTE)
+    assert prepared.form == "problems"
+    held_out = {row["topic"] for row in prepared.rows["validation"]}
+    assert 0 < len(held_out) < 10
+    seen = {name for step in _loader(prepared, max_steps=30) for batch in step for name in batch.sample_ids}
+    assert seen == {row["id"] for row in rows if row["topic"] not in held_out}
+    with pytest.raises(DataError, match="BAD-ROW.*a.jsonl:1:missing: the split needs this key"):
+        prepare(_root(validation="0.3", split_key="missing"), BYTE)
+
+
 def test_bad_rows_are_refused_by_line_or_counted_up_to_a_limit_in_the_run() -> None:
     bad = ['{"prompt": ', '{"prompt": "a"}', '{"prompt": "b", "completion": "<|im_end|>"}']
     _file("a.jsonl", [*_asked(80), *bad])

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from llmfw.core.data.reader import BadRows, ReadCounts, data_files, read_rows
+from llmfw.core.data.reader import (
+    BadRows,
+    ReadCounts,
+    check_rows,
+    data_files,
+    located,
+    read_rows,
+    without_shared,
+)
 from llmfw.core.errors import DataError
 
 GOOD = {"prompt": "2+2?", "completion": "4"}
@@ -219,3 +227,38 @@ def test_data_kind_decides_between_forms(tmp_path: Path) -> None:
     assert _read(_write(tmp_path / "b.jsonl", {**GOOD, "answer": "4"}))[0][0] == "completion"
     with pytest.raises(DataError, match=r":text: the key is missing; .* data\.kind"):
         _read(_write(tmp_path / "c.jsonl", row), kind="text")
+
+
+def test_rows_that_say_the_same_are_dropped_and_counted_where_that_is_asked_for(tmp_path: Path) -> None:
+    """Ids and further keys don't count, and the first row stays; one id for two contents is an error."""
+    rows = [GOOD, {**GOOD, "id": "mine", "source": "b"}, {**GOOD, "completion": "5"}, GOOD]
+    path = _write(tmp_path / "my.jsonl", *rows)
+    counts = ReadCounts()
+    form, kept = check_rows(located([path], BadRows(), counts), BadRows(), seen_before={}, counts=counts)
+    assert form == "completion" and [row["completion"] for row in kept] == ["4", "5"]
+    assert counts.duplicates == 2 and kept[0]["_at"] == f"{path}:1"
+    path = _write(tmp_path / "ids.jsonl", {**GOOD, "id": 1}, {**GOOD, "id": 1, "completion": "5"})
+    with pytest.raises(DataError, match="the id 1 occurs twice"):
+        check_rows(located([path], BadRows(), counts), BadRows(), seen_before={}, counts=counts)
+
+
+def test_of_rows_that_are_held_out_too_the_training_row_goes(tmp_path: Path) -> None:
+    counts = ReadCounts()
+    train = read_rows([_write(tmp_path / "a.jsonl", GOOD, {**GOOD, "prompt": "x"})], BadRows(), counts)[1]
+    held_out = read_rows([_write(tmp_path / "b.jsonl", {**GOOD, "id": "other"})], BadRows(), counts)[1]
+    assert [row["prompt"] for row in without_shared(train, held_out, counts)] == ["x"]
+    assert counts.duplicates == 1
+
+
+def test_the_same_content_twice_says_how_to_drop_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the same content occurs twice, .*; set data.deduplicate=true"):
+        _read(_write(tmp_path / "my.jsonl", GOOD, GOOD))
+
+
+def test_a_dialect_among_our_own_rows_is_translated_and_counted(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path / "my.jsonl", GOOD, {"instruction": "a", "output": "b"}, {"question": "c", "output": "d"}
+    )
+    (form, rows), _, counts = _read(path)
+    assert form == "completion" and [row["completion"] for row in rows] == ["4", "b", "d"]
+    assert sorted(counts.dialects.values()) == [1, 1]

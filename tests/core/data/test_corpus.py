@@ -142,3 +142,16 @@ def test_rows_that_can_not_be_read_are_named() -> None:
     Path("rows.jsonl").write_text('{"text": "a"}\n{"text": 3}\n')
     with pytest.raises(DataError, match="rows.jsonl:2"):
         corpus(root())
+
+
+def test_rows_are_no_longer_than_a_decoder_only_model_has_positions() -> None:
+    """512 usual tokens are 2,048 single bytes; the model has 99 positions, and a T5 has no limit."""
+    from llmfw.core.data.encode import row_limit
+    from llmfw.core.models.encoder_decoder import Sides
+
+    opened = open_tokenizer(root(train=None, size=8192), resolve_model(SCRATCH))
+    limit, said = row_limit(opened.tokenizer, 512, None)
+    assert limit == 99 and said is not None
+    assert said == "longest allowed is 99 tokens, not 2048: the model has no more positions"
+    assert row_limit(opened.tokenizer, 20, None) == (80, None)
+    assert row_limit(opened.tokenizer, 512, Sides(start=0)) == (2048, None)

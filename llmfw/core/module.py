@@ -342,9 +342,8 @@ class TrainModule(LightningModule):
         if job.stream is not None:
             checkpoint["llmfw"]["stream"] = job.stream.position(int(checkpoint["global_step"]))
         held = self.whole_weights()
-        write = (
-            None if job.save is None else partial(job.save, self.built, *([held] if held is not None else []))
-        )
+        more = {} if held is None else {"held": held}
+        write = None if job.save is None else partial(job.save, self.built, **more)
         size = sum(p.nbytes for p in self.parameters() if p.requires_grad) if write else 0
         checkpoint[FILES] = Files(write=write, size=size, about=job.about(self.built))
 

@@ -264,7 +264,7 @@ def _tell_streamed(session: Session, prepared: Prepared, steps: int) -> None:
     report = prepared.report
     report.take_streamed(prepared.stream.told(steps))
     session.journal.event("streamed", report=report.to_dict())
-    show(report)
+    show(report.streamed_table())
 
 
 def _result(

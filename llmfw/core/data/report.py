@@ -157,7 +157,7 @@ class DataReport:
         if self.sources:
             parts.append(self._sources())
         if self.streamed:
-            parts.append(self._streamed())
+            parts.append(self.streamed_table())
         lines = [Text(f"warning: {text}", style="yellow") for text in self.warnings]
         return Group(*parts, *[Text(f"note: {text}") for text in self.notes], *lines)
 
@@ -178,7 +178,7 @@ class DataReport:
             )  # fmt: skip
         return table
 
-    def _streamed(self) -> RenderableType:
+    def streamed_table(self) -> RenderableType:
         """A line for each source that was streamed: what training has seen of it."""
         from rich.table import Table
 

@@ -16,7 +16,7 @@ from llmfw.core.data.files import HELD_OUT, READERS
 from llmfw.core.data.readers.arrow import cleaned
 from llmfw.core.data.readers.common import BadRows, ReadCounts, suffix_of
 from llmfw.core.data.row_checks import RowError
-from llmfw.core.errors import DataError, ResourceError
+from llmfw.core.errors import DataError, LlmfwError, ResourceError
 from llmfw.core.schema import DataConfig
 
 _ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -46,6 +46,7 @@ class HubData:
         self.config = config
         self.saved = is_saved(Path(config.name).expanduser())
         self._splits: dict[str, Any] | None = None
+        self._failure: LlmfwError | None = None
         self._commit: str | None = None
         self._cached = False
         self._bare = False
@@ -103,8 +104,14 @@ class HubData:
             ResourceError: the library isn't there, or the hub can't be reached and nothing is cached.
             DataError: no such data set, or one that can't be read.
         """
+        if self._failure is not None:
+            raise self._failure
         if self._splits is None:
-            self._splits = self._saved() if self.saved else self._fetched()
+            try:
+                self._splits = self._saved() if self.saved else self._fetched()
+            except LlmfwError as error:
+                self._failure = error  # asking a second time would only take as long again
+                raise
         return self._splits
 
     def recipe(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,13 @@ def test_settings_without_effect_are_refused(tmp_path: Path) -> None:
             _rows(**settings)  # type: ignore[arg-type]  # settings of several types
         key = next(key for key in settings if key not in ("name", "package"))
         assert f"data.{key}" in str(caught.value) and isinstance(caught.value, (UsageError, DataError))
+
+
+def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = _saved(tmp_path / "one", only=ROWS)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ResourceError, match=r"error\[EXTRA\].*pip install 'llmfw\[datasets\]'"):
+        _rows(name=name)
 
 
 def test_without_a_network_an_unknown_data_set_says_how_to_fetch_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,10 @@ def one(key: str, override: str, **layers: object) -> object:
         ("trainer.max_step", "did you mean trainer.max_steps?"),
         ("trainer.early_stopping.patince", "did you mean trainer.early_stopping.patience?"),
         ("optimiser", "did you mean optimizer?"),
-        ("tokenizer.xyzzy", "tokenizer has tokenizer.name, tokenizer.template"),
+        (
+            "tokenizer.xyzzy",
+            "tokenizer has tokenizer.name, tokenizer.template, tokenizer.train, tokenizer.vocab_size",
+        ),
         ("xyzzy", "llmfw config --keys lists them"),
         ("seed.x", "write seed=VALUE"),
         ("optimizer.lr.x", "write optimizer.lr=VALUE"),

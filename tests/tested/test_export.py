@@ -226,6 +226,11 @@ def test_other_architectures_are_written_in_the_hubs_layout(kind: str, config: s
     attention = "model.attention=" + ("eager" if kind == "mamba" else "sdpa")
     run = fit("data=rows.jsonl", f"model.config={config}", attention)
     noted(f"{kind} from scratch", llmfw.export(run, out))
+    if kind != "mamba":
+        adapted = fit("data=rows.jsonl", f"model.config={config}", attention, "adapter.kind=lora")
+        noted(f"{kind} from scratch, LoRA as an adapter", llmfw.export(adapted, out.with_name("adapter")))
+        merged = llmfw.export(adapted, out.with_name("merged"), merge=True)
+        noted(f"{kind} from scratch, LoRA merged", merged, "--merge", 1e-5)
     if kind == "mamba":  # a folder doesn't say which attention it has
         noted("mamba, a folder of transformers", llmfw.export(out, out.with_name("again")))
     if kind == "mixtral":  # the names that published checkpoints have, expert by expert

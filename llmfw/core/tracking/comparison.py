@@ -20,6 +20,8 @@ Direction = Literal["min", "max"]
 
 MOST_RUNS = 20
 
+_OF_TRAINING = ("trainer.", "optimizer.", "adapter.", "checkpoint.", "evaluation.")
+"""Settings that say nothing of an evaluation: what it measured says by itself under which conditions."""
 _INCIDENTAL = ("run.", "tracking.", "trainer.progress")
 """Settings that say where and how loudly, not what."""
 _LOWER = frozenset(
@@ -186,7 +188,14 @@ def _differing(
 
 def _settings(sides: Sequence[Side]) -> tuple[Difference, ...]:
     keys = sorted({key for side in sides for key in side.view.params if not key.startswith(_INCIDENTAL)})
+    if any(side.record.verb == STAGE for side in sides):  # how to train and what to measure: not its subject
+        keys = [key for key in keys if not key.startswith(_OF_TRAINING) or not _evaluates_alone(key, sides)]
     return _differing(keys, lambda key, side: side.view.params.get(key), sides)
+
+
+def _evaluates_alone(key: str, sides: Sequence[Side]) -> bool:
+    """Whether a setting is the same in all runs but the evaluations."""
+    return len({str(side.view.params.get(key)) for side in sides if side.record.verb != STAGE}) < 2
 
 
 def _versions(sides: Sequence[Side]) -> tuple[Difference, ...]:

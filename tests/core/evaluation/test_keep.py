@@ -85,6 +85,7 @@ def test_compare_shows_it_beside_a_model_that_was_never_trained(run: Path):
     perplexity = next(metric for metric in both.metrics if metric.name == "evaluate/perplexity")
     assert perplexity.direction == "min" and perplexity.low[0] is not None and perplexity.delta[1] is not None
     assert perplexity in chosen(both)
+    assert not any(item.key.startswith(("trainer.", "evaluation.")) for item in both.settings)
     assert not any("different" in caution for caution in both.cautions)
     assert any(
         note.startswith("A was measured at") and "final on rows.jsonl" in note for note in both.afterwards

@@ -21,7 +21,7 @@ from llmfw.core.data.report import DataReport
 from llmfw.core.data.sources import Source, open_sources
 from llmfw.core.data.tool_calls import without_tools
 from llmfw.core.data.transforms import Transforms, transform_rows
-from llmfw.core.errors import ConflictError, ResourceError, UsageError
+from llmfw.core.errors import ConflictError, DataError, ResourceError, UsageError
 from llmfw.core.records import Row
 from llmfw.core.schema import Root
 
@@ -107,7 +107,15 @@ def writer_of(path: Path) -> Callable[[Sequence[Row], Path], None]:
 def _write_jsonl(rows: Sequence[Row], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as handle:
         for row in rows:
-            handle.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            try:
+                line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
+            except ValueError as error:
+                raise DataError(
+                    "CONVERT-NUMBER",
+                    f"the row {row['id']} holds a number that is not finite, which JSON can't say",
+                    mend="write .parquet, or remove the number",
+                ) from error
+            handle.write(line + "\n")
 
 
 def _write_parquet(rows: Sequence[Row], path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from llmfw.core.data.convert import plain_rows, write_rows
 from llmfw.core.data.reader import BadRows, ReadCounts, read_rows
-from llmfw.core.errors import ResourceError, UsageError
+from llmfw.core.errors import DataError, ResourceError, UsageError
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": None}}}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"default": None}}}
@@ -62,6 +62,14 @@ def test_tools_stand_beside_the_messages(tmp_path: Path) -> None:
     _, rows = read_rows([_write(tmp_path / "a.jsonl", KINDS["messages"][1:])], BadRows(), ReadCounts())
     (plain,) = plain_rows(rows)
     assert plain["tools"] == [TOOL] and "_at" not in plain and "tools" not in plain["messages"][0]
+
+
+def test_a_number_that_json_cannot_say_is_refused(tmp_path: Path) -> None:
+    row = {"text": "a", "id": "x", "score": float("inf")}
+    with pytest.raises(DataError, match="the row x holds a number that is not finite"):
+        write_rows([row], tmp_path / "a.jsonl")
+    assert list(tmp_path.iterdir()) == []
+    write_rows([row], tmp_path / "a.parquet")
 
 
 def test_other_suffixes_are_refused_and_nothing_half_written_stays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from llmfw.core.data.readers.common import BadRows, ReadCounts, refuse_other_files, unreadable, without_nulls
 from llmfw.core.data.readers.table import (
     MAY_BE_MESSAGES,
+    NUMBERS,
     STRUCTURES,
     messages_or_text,
     steps_or_text,
@@ -79,7 +81,7 @@ def rows_of(batches: Any, bad: BadRows, name: str) -> Iterator[tuple[str, object
 
 def cleaned(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A table's row: structures given as strings are JSON, structures of lists become lists of structures,
-    nulls inside structures are left out.
+    nulls inside structures are left out; NaN is null, but not as a ``reward``.
 
     Raises:
         RowError: a string that must be JSON and isn't.
@@ -95,6 +97,8 @@ def cleaned(raw: Mapping[str, Any]) -> dict[str, Any]:
         elif key in STRUCTURES and isinstance(value, dict) and _of_lists(value):
             names = list(value)
             row[key] = without_nulls([dict(zip(names, parts)) for parts in zip(*value.values())])
+        elif isinstance(value, float) and math.isnan(value) and key not in NUMBERS:
+            row[key] = None  # pandas' way to write that there is none
         else:
             row[key] = without_nulls(value)
     return row

@@ -17,7 +17,8 @@ STRUCTURES: Final = frozenset(
 )
 """Keys whose cells are JSON, in tables and where a column of strings stands for them."""
 MAY_BE_MESSAGES: Final = frozenset({"prompt", "chosen", "rejected", "completion"})
-_NUMBERS: Final = frozenset({"reward"})
+NUMBERS: Final = frozenset({"reward"})
+"""Keys whose values are numbers."""
 
 
 def read_csv(
@@ -138,7 +139,7 @@ def row_of(cells: Mapping[str, Any]) -> dict[str, Any]:
             row[key] = messages_or_text(cell)
         elif key == "solution":
             row[key] = steps_or_text(cell)
-        elif key in _NUMBERS:
+        elif key in NUMBERS:
             row[key] = _number(cell, key)
         else:
             row[key] = cell

@@ -50,6 +50,15 @@ def test_structures_may_be_json_or_a_structure_of_lists(tmp_path: Path) -> None:
     assert _rows(path)[0]["messages"] == TURNS
 
 
+def test_nan_is_no_value_but_as_a_reward_it_is_refused(tmp_path: Path) -> None:
+    nan = float("nan")
+    path = _parquet(tmp_path / "a.parquet", {"text": ["a", "b"], "score": [1.5, nan]})
+    assert [row.get("score") for row in _rows(path)] == [1.5, None]
+    path = _parquet(tmp_path / "b.parquet", {"text": ["a"], "reward": [nan]})
+    with pytest.raises(DataError, match=r"b.parquet:row 1:reward: nan is not finite"):
+        _rows(path)
+
+
 def test_a_null_answer_is_named_by_row_and_key(tmp_path: Path) -> None:
     path = _parquet(tmp_path / "a.parquet", {"prompt": ["a", "b"], "completion": ["c", None]})
     with pytest.raises(DataError, match=r"a.parquet:row 2:completion: .*missing or null"):

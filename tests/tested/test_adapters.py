@@ -170,6 +170,19 @@ def test_the_reference_of_a_quantised_policy_is_that_policy_at_the_start(kind: s
          value=abs(run.first["loss"] - math.log(2)), bound=1e-6)  # fmt: skip
 
 
+def test_the_reference_beside_a_head_in_full_is_the_model_before_training():
+    words = ("adapter.kind=lora", "adapter.modules_to_save=[lm_head]")
+    off, copy = (
+        llmfw.fit(
+            *SMALL, "data=pairs.jsonl", *words, f"trainer.reference={how}", "dpo.answers=0", plugins=["dpo"]
+        )
+        for how in ("adapter_off", "copy")
+    )
+    note("adapters", "DPO, head in full", command=f"llmfw fit --plugin dpo data=FILE {' '.join(words)}",
+         measure="|final loss - that with a frozen copy as reference|",
+         value=abs(off.last["loss"] - copy.last["loss"]), bound=0)  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_a_quantised_run_answers_over_its_own_base_and_is_merged_into_the_16_bit_one(kind: str):
     run = llmfw.fit(*SMALL, "adapter.kind=lora", f"model.quantization={kind}", "model.dtype=bfloat16",

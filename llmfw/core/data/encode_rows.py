@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Final
 
 from llmfw.core.data.encode import EncodeCounts, Encoder
@@ -17,6 +20,7 @@ from llmfw.core.data.examples import Example
 from llmfw.core.data.formats import PLACE, Form, RowError
 from llmfw.core.data.reader import BadRows
 from llmfw.core.data.token_cache import summed
+from llmfw.core.errors import ResourceError
 from llmfw.core.records import Row
 
 MANY: Final = 8192
@@ -56,13 +60,27 @@ def _in_turn(
             yield _one(encoder, form, row)
         return
     _forked.append((encoder, form, rows))
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _plain_signals)
     try:
-        with multiprocessing.get_context("fork").Pool(processes) as pool:
-            for made, counts in pool.imap(_chunk, range(0, len(rows), _CHUNK)):
-                encoder.counts = summed(encoder.counts, counts)
-                yield from made
+        for made, counts in pool.map(_chunk, range(0, len(rows), _CHUNK)):
+            encoder.counts = summed(encoder.counts, counts)
+            yield from made
+    except BrokenProcessPool as error:
+        raise ResourceError(
+            "TOKENISE", "a process that tokenises rows has died, perhaps for want of memory",
+            mend="free some memory, or set data.streaming=true", key="data",
+        ) from error  # fmt: skip
     finally:
+        pool.shutdown(cancel_futures=True)
         _forked.pop()
+
+
+def _plain_signals() -> None:
+    """A forked process dies when it's told to; the run's own handlers, which wait for a step's end, aren't
+    for it.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _chunk(start: int) -> tuple[list[Example | _Refused | None], EncodeCounts]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from llmfw.core.data.encode_rows import encode_rows
 from llmfw.core.data.formats import PLACE, canonical
 from llmfw.core.data.reader import BadRows
 from llmfw.core.data.text import TextTokenizer
-from llmfw.core.errors import DataError
+from llmfw.core.errors import DataError, ResourceError
 from llmfw.core.models.byte_tokenizer import byte_tokenizer
 from tests.core.data.support import LLAMA3, llama_like
 
@@ -42,6 +44,12 @@ def test_processes_change_neither_examples_nor_counts_nor_bad_rows() -> None:
 def test_the_first_bad_row_stops_all_processes() -> None:
     with pytest.raises(DataError, match="file:8:.*spells the control token"):
         encode_rows(Encoder(BYTE, 100), "completion", _rows(600), BadRows(), processes=2)
+
+
+def test_a_process_that_dies_is_an_error_and_no_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Encoder, "encode", lambda self, form, row: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ResourceError, match="TOKENISE.*has died"):
+        encode_rows(Encoder(BYTE, 100), "completion", _rows(1100), BadRows(), processes=2)
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE, llama_like(LLAMA3), llama_like(None, spaced=True)])

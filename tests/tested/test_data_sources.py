@@ -193,7 +193,7 @@ def test_a_stopped_run_goes_on_with_the_same_samples_to_the_same_weights(
     resumed = _fit(*all_words, "run.dir=cut", resume="must")
     ones, others = _consumed(whole), _consumed(resumed)
     assert len(ones) == len(others) == 6
-    command = _command(*words, "run.dir=DIR --resume")
+    command = _command(*words, "run.dir=DIR", "--resume")
     different = sum(one != other for one, other in zip(ones, others, strict=True))
     note(
         "data", f"resume of {case}: samples", command=command,
@@ -243,7 +243,7 @@ def test_the_samples_of_a_step_do_not_depend_on_the_number_of_processes(case: st
     different = sum(one != other for each in told[1:] for one, other in zip(told[0], each, strict=True))
     note(
         "data", f"order over processes: {case}",
-        command=_command(*words, "trainer.devices=4 trainer.micro_batch=2 trainer.accumulate=1"),
+        command=_command(*words, "trainer.devices=4", "trainer.micro_batch=2", "trainer.accumulate=1"),
         measure="steps whose samples differ between 1, 2 and 4 processes at one global batch",
         value=different, bound=0,
     )  # fmt: skip
@@ -384,7 +384,7 @@ def test_a_long_file_streams_with_flat_memory() -> None:
     )  # fmt: skip
     note(
         "data", "streaming: resume at row 195,000",
-        command=_command("data=FILE.jsonl", "data.streaming=true", "run.dir=DIR --resume"),
+        command=_command("data=FILE.jsonl", "data.streaming=true", "run.dir=DIR", "--resume"),
         measure="seconds until ten steps of 64 samples are built", value=float(seconds), bound=60,
     )  # fmt: skip
 

@@ -186,7 +186,9 @@ def _entry(
         "time": now(),
         "weights": weights,
         "step": step,
-        "data": flat.get("data.name") if rows is not None else None,
+        "data": (", ".join(assembled.run.config.data.mix) or flat.get("data.name"))
+        if rows is not None
+        else None,
         "conditions": conditions,
         "changed": dict(changed),
         "key": key_of(conditions, plugins),

@@ -41,7 +41,7 @@ def command(
     llmfw compare SWEEP puts them side by side.
 
     \b
-    llmfw sweep --plugin ld_dpo ld_dpo.alpha=0.0,0.5,1.0
+    llmfw sweep optimizer.lr=1e-5,3e-5,1e-4 seed=1,2,3
     llmfw sweep --sampler tpe --trials 20 optimizer.lr=log(1e-6..1e-4) adapter.r=4..64
     """
     words = layers.pop("overrides")

@@ -141,7 +141,7 @@ def test_lora_trains_and_loads_in_plain_peft(kind: str):
     )
     command = "llmfw fit model=DIR data=FILE adapter.kind=lora optimizer.lr=0.02"
     ratio = run.last["loss"] / run.first["loss"]
-    note("encoder_decoder", f"{kind}, LoRA", command=command, measure=FALLS, value=ratio, bound=0.95)
+    note("encoder_decoder", f"{kind}, LoRA", command=command, measure=FALLS, value=ratio, bound=0.98)
     saved = json.loads((run.final / "adapter_config.json").read_text())
     assert saved["task_type"] == "SEQ_2_SEQ_LM"
     difference, wrong = _compare(run.final, AutoPeftModelForSeq2SeqLM.from_pretrained(run.final).eval())

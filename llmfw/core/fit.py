@@ -32,6 +32,7 @@ from llmfw.core.measure import (
     write_tables,
 )
 from llmfw.core.models import at_folder, resolve_model, save_weights, source_facts
+from llmfw.core.models.shards import is_sharded
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import open_policy_of
 from llmfw.core.recipes import train_recipes
@@ -229,7 +230,7 @@ def _measured(assembled: Assembled, module: TrainModule, *moments: When) -> dict
         return {when: merged(results, when) for when in moments}
 
     with module.whole():
-        return for_all(work)
+        return for_all(work, everywhere=is_sharded(policy.module))
 
 
 def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModule) -> FitResult:

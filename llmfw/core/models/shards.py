@@ -20,6 +20,10 @@ from llmfw.core.models.adapters import bare
 T = TypeVar("T")
 _RESHARDS = "_llmfw_reshards"
 """Attribute of a sharded root: whether its blocks let go of the others' rows after each call."""
+_WHOLE = "_llmfw_whole"
+"""Attribute of a sharded root whose parameters ``gathered`` holds whole. A call within its call (as ``logps``
+makes to find the head) would end with its parts let go, and one process alone can't get them back.
+"""
 
 
 def shard(module: nn.Module, mesh: Any) -> None:
@@ -58,7 +62,9 @@ def inside(module: nn.Module, function: Callable[[], T]) -> T:
     """``function()`` as a call of ``module``: where that is sharded, its own parameters are whole meanwhile,
     and gradients find their way through what the function returns.
     """
-    result: T = module(inside=function) if is_sharded(module) else function()
+    if not is_sharded(module) or getattr(module, _WHOLE, False):
+        return function()
+    result: T = module(inside=function)
     return result
 
 
@@ -75,12 +81,16 @@ def gathered(*modules: nn.Module) -> Iterator[None]:
             inside(module, lambda: None)  # the first call settles which unit is the root
         own = [part for part in module.modules() if hasattr(part, "unshard")]
         units += [(part, bool(getattr(module, _RESHARDS)) and part is not module) for part in own]
+        object.__setattr__(module, _WHOLE, True)
     try:
         for unit, _ in units:
             unit.set_reshard_after_forward(False, recurse=False)
             unit.unshard()
         yield
     finally:
+        for module in modules:
+            if is_sharded(module):
+                object.__setattr__(module, _WHOLE, False)
         for unit, reshards in units:
             unit.set_reshard_after_forward(reshards, recurse=False)
             unit.reshard()

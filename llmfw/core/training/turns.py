@@ -16,10 +16,12 @@ _PATIENCE = timedelta(days=7)
 """The others wait in a group of their own: a training's own groups give up after half an hour."""
 
 
-def for_all(work: Callable[[], _T]) -> _T:
+def for_all(work: Callable[[], _T], *, everywhere: bool = False) -> _T:
     """What ``work`` gives in the main process (rank 0), told to the others, which wait however long it takes.
 
-    Every process makes this call; a sharded model must be whole for its length (``TrainModule.whole``).
+    Every process makes this call. ``everywhere``: all of them work, and take the main one's result. A sharded
+    model needs it, and must be whole for the call's length (``TrainModule.whole``): FSDP2 counts the forward
+    passes, and prefetches in the next backward pass by that count, so all processes must have made some.
 
     Raises:
         ResourceError: OTHER-PROCESS in the processes that waited, where the work failed in the main one.
@@ -29,12 +31,10 @@ def for_all(work: Callable[[], _T]) -> _T:
     group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     told: list[Any] = [False, None]
     try:
-        if distributed.get_rank() == 0:
-            try:
+        try:
+            if everywhere or distributed.get_rank() == 0:
                 told = [True, work()]
-            finally:
-                distributed.broadcast_object_list(told, src=0, group=group)
-        else:
+        finally:
             distributed.broadcast_object_list(told, src=0, group=group)
     finally:
         distributed.destroy_process_group(group)

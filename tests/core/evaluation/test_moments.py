@@ -155,19 +155,20 @@ def test_answers_and_perplexity_of_an_encoder_decoder_are_measured():
 def _two(*words: str) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable, "-m", "llmfw.cli", "fit", *TINY, *ROWS, "trainer.accelerator=cpu",
-        "trainer.threads=1", "trainer.devices=2", "trainer.strategy=ddp", "trainer.micro_batch=2", *words,
+        "trainer.threads=1", "trainer.devices=2", "trainer.micro_batch=2", *words,
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=240)
 
 
-def test_two_processes_measure_once_and_agree_on_stopping_by_it():
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_measure_as_one_does_and_agree_on_stopping_by_it(strategy: str):
     words = (
         "trainer.max_steps=6", "trainer.validate_every=1", "evaluation.metrics=[perplexity,exact_match]",
         "evaluation.when=[start,validation,end]", "trainer.early_stopping.metric=validation/exact_match",
         "trainer.early_stopping.mode=max", "trainer.early_stopping.patience=2",
     )  # fmt: skip
     one = llmfw.fit(*TINY, *ROWS, *words, "trainer.micro_batch=4", "trainer.threads=1", "run.dir=one")
-    two = _two(*words, "run.dir=two")
+    two = _two(*words, f"trainer.strategy={strategy}", "run.dir=two")
     assert two.returncode == 0, two.stderr
     views = [read_journal(Path(place) / "journal.jsonl") for place in ("one", "two")]
     assert one.steps == 3 and [view.last_step for view in views] == [3, 3]
@@ -182,7 +183,7 @@ def test_a_failure_while_the_main_process_measures_ends_the_others_too():
     Path("long.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     failing = _two(
         "trainer.max_steps=2", "evaluation.metrics=[exact_match]", "evaluation.when=[start]", "run.dir=run",
-        "data=long.jsonl", "data.too_long=cut_start",
+        "data=long.jsonl", "data.too_long=cut_start", "trainer.strategy=ddp",
     )  # fmt: skip
     assert failing.returncode == 3, failing.stderr
     assert "error[NOTHING-TO-EVALUATE]" in failing.stderr

@@ -199,7 +199,7 @@ def _open_weights(root: Root, name: str, model: ModelConfig) -> Policy:
         source = resolve_model(model, uri=root.tracking.uri)
         base = {
             **dict(source.settings or {}),
-            "model": {**said, "name": model.name},
+            "model": {**said, "name": model.name or name},
             "seed": root.seed,
             "generation": asdict(root.generation),
         }

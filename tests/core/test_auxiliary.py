@@ -75,6 +75,14 @@ def test_a_preset_answers_frozen_under_its_own_identity(site):
     assert not any(parameter.requires_grad for parameter in critic.module.parameters())
 
 
+def test_a_model_from_its_config_alone_answers(site):
+    _fit("models.critic.config={model_type: llama, vocab_size: 320, hidden_size: 16, intermediate_size: 32,"
+         " num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 2}")  # fmt: skip
+    identity, answers, critic = _said()[-1]
+    assert identity.startswith("config:") and len(answers) == 2
+    assert critic.module.config.hidden_size == 16
+
+
 def test_a_runs_folder_answers_as_that_run_does(site):
     llmfw.fit(*SMALL, "data=rows.jsonl", "optimizer.lr=0.1", "run.dir=first")
     _fit("models.critic=first", "run.dir=second")

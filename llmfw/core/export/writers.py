@@ -16,7 +16,7 @@ from llmfw.core.errors import CheckpointError
 from llmfw.core.export.options import SHARD, ExportOptions
 from llmfw.core.export.place import check_space
 from llmfw.core.export.prompts import FIXED
-from llmfw.core.models.adapters import bare
+from llmfw.core.models.adapters import bare, is_adapter_parameter
 from llmfw.core.models.export import (
     BASE,
     Base,
@@ -237,9 +237,11 @@ def _to_quantized(work: Work, plain: Any) -> float | None:
 
 
 def _facts(module: Any) -> dict[str, Any]:
+    """What the card says of the model, an adapter's own parameters left out."""
     model = bare(module)
+    own = (value for name, value in model.named_parameters() if not is_adapter_parameter(name))
     return {
-        "parameters": sum(value.numel() for value in model.parameters()),
+        "parameters": sum(value.numel() for value in own),
         "model_type": model.config.model_type,
         "encoder_decoder": bool(getattr(model.config, "is_encoder_decoder", False)),
     }

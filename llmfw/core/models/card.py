@@ -131,7 +131,8 @@ def _training(subject: Subject) -> Iterator[str]:
         end = "; the training had not ended there"
     elif history.stopped_by:
         end = f"; stopped by {history.stopped_by}"
-    yield f"{history.step} optimizer steps{end}, seed {history.seed}, with llmfw."
+    steps = "1 optimizer step" if history.step == 1 else f"{history.step:,} optimizer steps"
+    yield f"{steps}{end}, seed {history.seed}, with llmfw."
     yield ""
     for paper in history.papers:
         source = f": {paper.title}" if paper.title else ""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from llmfw.core.errors import UsageError
+from llmfw.core.models.talk import quiet
 
 PRESETS = ("all-linear", "attention", "mlp")
 _KEY = "adapter.target_modules"
@@ -106,7 +107,8 @@ def resolve_targets(model: Any, wanted: Sequence[str]) -> Targets:
 
 def _renamed(model: Any) -> set[str]:
     """Last names that PEFT reads as older names of experts and routers, whatever layer has them now."""
-    from peft.utils import transformers_weight_conversion as conversion
+    with quiet():
+        from peft.utils import transformers_weight_conversion as conversion
 
     kinds = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
     names = getattr(conversion, "_MOE_TARGET_MODULE_MAPPING", {})

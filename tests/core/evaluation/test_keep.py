@@ -56,7 +56,8 @@ def row(comparison: Comparison, name: str) -> tuple[float | None, ...]:
 
 
 def entries(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((run / "evaluations").glob("*.json"))]
+    found = [json.loads(path.read_text()) for path in (run / "evaluations").glob("*.json")]
+    return sorted(found, key=lambda entry: entry["time"])
 
 
 def test_what_is_measured_of_a_run_lies_in_its_folder_and_journal_and_leaves_its_status(run: Path):

@@ -74,6 +74,7 @@ def gathered(*modules: nn.Module) -> Iterator[None]:
     processes don't do in step. All of them enter it; modules that aren't sharded are left alone.
     """
     units: list[tuple[Any, bool]] = []
+    counted: list[tuple[list[Any], int]] = []
     for module in modules:
         if not is_sharded(module):
             continue
@@ -81,6 +82,9 @@ def gathered(*modules: nn.Module) -> Iterator[None]:
             inside(module, lambda: None)  # the first call settles which unit is the root
         own = [part for part in module.modules() if hasattr(part, "unshard")]
         units += [(part, bool(getattr(module, _RESHARDS)) and part is not module) for part in own]
+        root: Any = module
+        order = root._get_fsdp_state()._comm_ctx.post_forward_order
+        counted.append((order, len(order)))
         object.__setattr__(module, _WHOLE, True)
     try:
         for unit, _ in units:
@@ -94,6 +98,10 @@ def gathered(*modules: nn.Module) -> Iterator[None]:
         for unit, reshards in units:
             unit.set_reshard_after_forward(reshards, recurse=False)
             unit.reshard()
+        for order, length in counted:  # FSDP2 prefetches backwards along the forwards it saw: forget these
+            for group in order[length:]:
+                group._post_forward_indices.pop()
+            del order[length:]
 
 
 def piece(tensor: Tensor) -> Tensor:

@@ -105,6 +105,9 @@ def test_gathered_parameters_are_whole_until_the_block_ends(tiny, batch, mesh) -
     built, other = pair(tiny(), mesh)
     before = [name for name, p in other.module.named_parameters() if isinstance(p, DTensor)]
     assert len(before) == len(list(built.module.parameters()))
+    LocalPolicy(other.module).logps(batch).sum().backward()
+    order = other.module._get_fsdp_state()._comm_ctx.post_forward_order
+    assert order == []
     with gathered(other.module, built.module, nn.Linear(1, 1)):
         for own, theirs in zip(other.module.parameters(), built.module.parameters(), strict=True):
             assert not isinstance(own, DTensor) and torch.equal(own, theirs)
@@ -112,6 +115,10 @@ def test_gathered_parameters_are_whole_until_the_block_ends(tiny, batch, mesh) -
             logits = other.module(input_ids=batch.input_ids[:1]).logits
         torch.testing.assert_close(logits, built.module(input_ids=batch.input_ids[:1]).logits)
         assert not isinstance(next(other.module.parameters()), DTensor), "a call doesn't cut it up again"
+        with torch.no_grad():
+            LocalPolicy(other.module).logps(batch)
+        assert len(order) > 1
+    assert len(order) == 1, "what ran inside leaves no trace; the one is the call that gathered's start makes"
     assert before == [name for name, p in other.module.named_parameters() if isinstance(p, DTensor)]
     torch.testing.assert_close(LocalPolicy(other.module).logps(batch), LocalPolicy(built.module).logps(batch))
 

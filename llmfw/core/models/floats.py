@@ -1,4 +1,4 @@
-"""Infinite numbers in configs (Mamba-2's ``time_step_limit``), in the words that transformers writes in json."""
+"""Infinite numbers in configs (Mamba-2's ``time_step_limit``), as transformers writes them in json."""
 
 from __future__ import annotations
 

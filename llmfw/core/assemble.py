@@ -110,14 +110,20 @@ def settle(*, plugins: Sequence[str] = (), measuring: bool = False, **layers: An
             if source.held != "none":
                 now = resolved.root.model.quantization
                 held = "unquantised, so outputs differ a little" if now == "none" else f"in {now}"
-                notes.append(f"the adapter was trained over a base in {source.held}; here the base is {held}")
+                same = f"the base is held in {now}, as when the adapter was trained"
+                other = f"the adapter was trained over a base in {source.held}; here the base is {held}"
+                notes.append(same if now == source.held else other)
             return Settled(resolved=resolved, notes=tuple(notes), source=source)
         added += [name for name, _ in filled]
         notes += [note for _, note in filled]
 
 
 def _named_model(overrides: Sequence[str], files: Sequence[Path]) -> str | None:
-    """What ``model=`` names, read first: a saved model decides which plugins' keys are known."""
+    """What ``model=`` names, read first: a saved model decides which plugins' keys are known. None where the
+    model is made from a config, whatever its name.
+    """
+    if any(word.partition("=")[0].strip().startswith("model.config") for word in overrides):
+        return None
     named = [
         value.strip()
         for key, _, value in (word.partition("=") for word in overrides)
@@ -125,7 +131,8 @@ def _named_model(overrides: Sequence[str], files: Sequence[Path]) -> str | None:
     ]
     for file in reversed(files):
         told = load_file(file).data.get("model")
-        named.insert(0, str(told.get("name") or "") if isinstance(told, dict) else str(told or ""))
+        told = told if isinstance(told, dict) else {"name": told}
+        named.insert(0, "" if told.get("config") else str(told.get("name") or ""))
     return named[-1] or None if named else None
 
 

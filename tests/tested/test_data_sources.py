@@ -24,7 +24,7 @@ from llmfw.core.config import load_config
 from llmfw.core.data import StepLoader, StreamLoader, collate_with, pack, prepare
 from llmfw.core.errors import LlmfwError
 from llmfw.core.models import resolve_model
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.models.policy import LocalPolicy
 from llmfw.core.tracking import read_journal
 from tests.tested.recorder import note, note_refusal
@@ -347,7 +347,7 @@ def test_many_short_rows_are_prepared_quickly() -> None:
 _MEMORY = """
 import resource, time
 from llmfw.core.data import StreamLoader, collate_with, prepare
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.schema import Root
 root = Root()
 root.data.name, root.data.streaming, root.data.validation = "big.jsonl", True, "0.01"

@@ -21,7 +21,7 @@ from llmfw.core.lazy import door
 
 if TYPE_CHECKING:
     from llmfw.core.models.build import BuiltModel, build_model
-    from llmfw.core.models.byte_tokenizer import byte_tokenizer
+    from llmfw.core.models.byte_level import byte_tokenizer
     from llmfw.core.models.configs import load_model_config
     from llmfw.core.models.encoder_decoder import Sides, auto_class, is_encoder_decoder, sides_of, with_ids
     from llmfw.core.models.merge import merge_adapter
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "build": ("BuiltModel", "build_model"),
-    "byte_tokenizer": ("byte_tokenizer",),
+    "byte_level": ("byte_tokenizer",),
     "configs": ("load_model_config",),
     "encoder_decoder": ("Sides", "auto_class", "is_encoder_decoder", "sides_of", "with_ids"),
     "merge": ("merge_adapter",),

@@ -102,7 +102,7 @@ def _has_tokenizer(source: ModelSource) -> bool:
 
 
 def _bytes(source: ModelSource) -> PreTrainedTokenizerBase:
-    from llmfw.core.models.byte_tokenizer import byte_tokenizer
+    from llmfw.core.models.byte_level import byte_tokenizer
 
     return byte_tokenizer(int(source.model.config.get("max_position_embeddings", 8192)))
 

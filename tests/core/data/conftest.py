@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from tests.core.data.support import llama_like
 
 

@@ -14,7 +14,7 @@ from llmfw.core.data.row_checks import RowError
 from llmfw.core.errors import UsageError
 from llmfw.core.generation import prompt_of as prompt_of_row
 from llmfw.core.generation import render as render_prompt
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.models.templates import NAMED
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}

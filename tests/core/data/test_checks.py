@@ -7,7 +7,7 @@ from typing import Any
 
 from llmfw.core.data import Encoder, Example, TokenSequence, audit, canonical, pack
 from llmfw.core.data.show import bars, histogram, pieces, visible
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from tests.core.data.support import LLAMA2, LLAMA3, llama_like
 
 BYTE = byte_tokenizer()

@@ -14,7 +14,7 @@ from llmfw.core.data.formats import PLACE, canonical
 from llmfw.core.data.reader import BadRows
 from llmfw.core.data.text import TextTokenizer
 from llmfw.core.errors import DataError, ResourceError
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from tests.core.data.support import LLAMA3, llama_like
 
 BYTE = byte_tokenizer()

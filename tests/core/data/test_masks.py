@@ -21,7 +21,7 @@ from llmfw.core.data.formats import RowError
 from llmfw.core.data.text import Response, contiguous
 from llmfw.core.errors import DataError
 from llmfw.core.generation import encode_prompt
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from tests.core.data.support import LAST_LINE, LLAMA2, LLAMA3, NO_END, llama_like
 
 Make = Callable[..., Any]

@@ -15,7 +15,7 @@ from llmfw.core.data import Example, StepLoader, TokenSequence, audit, collate_w
 from llmfw.core.data.mixture import Mix, MixOrder, Schedule
 from llmfw.core.data.sources import open_sources
 from llmfw.core.errors import ConflictError, DataError, LlmfwError, UsageError
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.records import DatasetTransform, Transformed
 from llmfw.core.schema import DataConfig, Root
 

@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from llmfw.core.data import Example, TokenSequence, collate_with, pack, packing_refusal, prepare, split_long
 from llmfw.core.errors import DataError
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.models.policy import LocalPolicy
 from llmfw.core.schema import Root
 

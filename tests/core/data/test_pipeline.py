@@ -22,7 +22,7 @@ from llmfw.core.data import (
 )
 from llmfw.core.data.module import ConfiguredData
 from llmfw.core.errors import DataError, PluginError
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.records import DatasetTransform, Transformed
 from llmfw.core.schema import Root
 

@@ -25,7 +25,7 @@ from llmfw.core.data.encode import row_limit
 from llmfw.core.data.sides import encoder_ids
 from llmfw.core.data.token_cache import cache_key, cached
 from llmfw.core.models import Sides
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from tests.toys.encoder_decoder import T5, bart_tokenizer, t5_tokenizer, written
 
 ROW = {"id": "a", "prompt": "say 3", "completion": "it is 3"}

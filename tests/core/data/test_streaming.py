@@ -13,7 +13,7 @@ import pytest
 from llmfw.core.data import DataModule, Prepared, StreamLoader, collate_with, prepare
 from llmfw.core.data.refusals import Around, refuse_settings
 from llmfw.core.errors import DataError, LlmfwError
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.records import DatasetTransform
 from llmfw.core.schema import Root
 

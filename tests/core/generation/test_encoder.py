@@ -10,7 +10,7 @@ import torch
 from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.generation import Sampling, attach, encode_sides, generate, ids_read, score_examples
 from llmfw.core.models import LocalPolicy, Sides
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.records import CacheFactory, Decoder
 from tests.toys.encoder_decoder import BART, MT5, PEGASUS, T5, bart_tokenizer, make
 

@@ -22,7 +22,7 @@ from llmfw.core.models import (
     sides_of,
     with_ids,
 )
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.models.reference_cache import example_key
 from llmfw.core.schema import ModelConfig
 from tests.toys.encoder_decoder import BART, MT5, PEGASUS, T5, make

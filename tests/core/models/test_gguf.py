@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
 
 from llmfw.core.errors import CheckpointError, UsageError
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.models.gguf import write_gguf
 
 from .ggufs import TEXTS, hf_folder, logits, tokenizer_folder

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmfw.core.models import fitted, load_model_config, resolve_model
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.models.floats import spelt, unspelt
 from llmfw.core.schema import ModelConfig
 

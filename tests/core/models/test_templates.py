@@ -13,7 +13,7 @@ from llmfw.core.data import TextTokenizer
 from llmfw.core.data.chat import apply, render
 from llmfw.core.data.row_checks import RowError
 from llmfw.core.errors import UsageError
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.models.templates import NAMED, control_tokens, find_template
 
 TALK = [

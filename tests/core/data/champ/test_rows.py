@@ -16,7 +16,7 @@ from llmfw.core.data import Prepared, prepare
 from llmfw.core.data.champ.rows import Options, read_options
 from llmfw.core.data.champ.source import SETTINGS, data_file, problems
 from llmfw.core.errors import DataError, LlmfwError, ResourceError, UsageError
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 
 BYTE = byte_tokenizer()
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from llmfw.core.models.byte_tokenizer import byte_tokenizer
+from llmfw.core.models.byte_level import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

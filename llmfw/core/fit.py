@@ -9,47 +9,37 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
-
 from llmfw.callbacks import SignalWatch
 from llmfw.core.assemble import Assembled
 from llmfw.core.auxiliary import open_auxiliary
-from llmfw.core.checkpoint import Manifest, newest_verified, read_manifest
-from llmfw.core.checkpoint.durable import remove, staged
-from llmfw.core.checkpoint.manifest import NAME as MANIFEST
-from llmfw.core.checkpoint.manifest import file_digest
-from llmfw.core.data import DataReport, Prepared, RowsData, audit, prepare
+from llmfw.core.checkpoint import newest_verified, read_manifest
+from llmfw.core.data import Prepared, RowsData, prepare
 from llmfw.core.determinism import pinned
-from llmfw.core.errors import CheckpointError, ConflictError, DataError
+from llmfw.core.errors import ConflictError, DataError
 from llmfw.core.evaluation.own import check_evaluations
 from llmfw.core.measure import (
     Measured,
     flatten,
-    has_evaluations,
-    merged,
-    run_evaluations,
     write_down,
     write_tables,
 )
-from llmfw.core.models import at_folder, resolve_model, save_weights, source_facts
-from llmfw.core.models.shards import is_sharded
+from llmfw.core.models import at_folder, resolve_model, source_facts
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import open_policy_of
 from llmfw.core.recipes import train_recipes
-from llmfw.core.records import DatasetTransform, Estimate, Policy, RolloutSampler, When
+from llmfw.core.records import Estimate, Policy, RolloutSampler
 from llmfw.core.rounds import RoundState, run_rounds
-from llmfw.core.say import is_main_process, say, show
+from llmfw.core.say import say
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import read_journal
+from llmfw.core.training.final import save_final
 from llmfw.core.training.launch import check_launch, check_nested, one_voice
+from llmfw.core.training.moments import measured_at
 from llmfw.core.training.packed import refuse_leaks
+from llmfw.core.training.prepared import AUDITED, prepare_data, tell_streamed, transforms_of
 from llmfw.core.training.processes import together
 from llmfw.core.training.strategies import check_strategy
-from llmfw.core.training.train import Job, first_batches, manifest_of, total_steps, train, validate_held_out
-from llmfw.core.training.turns import for_all
-
-_AUDITED = 64
-"""Training samples whose masks are looked at before step 1."""
+from llmfw.core.training.train import Job, first_batches, total_steps, train, validate_held_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +96,7 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
             say(f"note: {note}")
         say(f"run {session.dir}   plan {assembled.plan.hash[:12]}")
         train_recipes(assembled, session)
-        prepared = _prepare(assembled, session)
+        prepared = prepare_data(assembled, session)
         assembled.run._provide(
             rows=prepared.rows,
             held_out=prepared.validation,
@@ -119,62 +109,6 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
         else:
             result = _rounds(assembled, session, prepared, sampler, watch)
     return replace(result, mlflow=session.mlflow, unsent=session.unsent)
-
-
-def _prepare(assembled: Assembled, session: Session) -> Prepared:
-    source = assembled.plan.one("llmfw_datamodule")
-    if isinstance(source, LightningDataModule):
-        say("note: a bare LightningDataModule deals out its own batches: a resumed run is of class C")
-        report = DataReport(source=type(source).__name__)
-        return Prepared(
-            train=[], validation=[], rows={"train": [], "validation": []}, report=report, form="text"
-        )
-    prepared = prepare(
-        assembled.run.config, assembled.tokenizer, _transforms(assembled), source, assembled.sides
-    )
-    _same_data(session, prepared)
-    if is_main_process():
-        show(prepared.report)
-    _audit(assembled, prepared)
-    if session.journal is not None and not session.resumed:
-        told = Measured(metrics=prepared.report.metrics, tables=prepared.report.tables)
-        write_down(told, session.journal, session.dir, step=0, when="data")
-    return prepared
-
-
-def _audit(assembled: Assembled, prepared: Prepared) -> None:
-    """Look at the first samples' masks before anything is trained on them.
-
-    Raises:
-        DataError: a mask that trains nothing, a double BOS, or control tokens that are trained.
-    """
-    findings = audit(prepared.head(_AUDITED), assembled.tokenizer, max_length=prepared.max_length)
-    wrong = [finding for finding in findings if finding.severity == "error"]
-    if wrong:
-        raise DataError(
-            "MASK", f"{len(wrong)} of the first samples' masks are wrong, e.g. {wrong[0]}",
-            file=prepared.report.source, mend="look at them with: llmfw data inspect",
-        )  # fmt: skip
-    if findings:
-        say(f"note: {len(findings)} of the first samples' masks look odd, e.g. {findings[0]}")
-
-
-def _transforms(assembled: Assembled) -> list[tuple[str, DatasetTransform]]:
-    return [(answer.plugin, answer.value) for answer in assembled.plan.answers["llmfw_dataset_transforms"]]
-
-
-def _same_data(session: Session, prepared: Prepared) -> None:
-    """A resumed run must find the tokens that it began with."""
-    if session.journal is None:
-        return
-    if session.resumed:
-        begun = read_journal(session.dir / "journal.jsonl").of("data")
-        if begun and begun[-1].fields["fingerprint"] != prepared.fingerprint:
-            raise CheckpointError(
-                "DATA-CHANGED", "the data isn't what the run began with", file=session.dir,
-                mend="restore the data, or start a new run without --resume",
-            )  # fmt: skip
-    session.journal.event("data", fingerprint=prepared.fingerprint, report=prepared.report.to_dict())
 
 
 def _train(
@@ -200,37 +134,22 @@ def _at_start(assembled: Assembled, session: Session, job: Job, module: TrainMod
     """Before step 1: the loss's calibration, then what is measured before training."""
     loss = assembled.plan.one("llmfw_loss")
     if assembled.run.config.data.packing and job.bare is None:
-        refuse_leaks(module.policy, job.prepared.head(_AUDITED), assembled.tokenizer.pad_token_id)
+        refuse_leaks(module.policy, job.prepared.head(AUDITED), assembled.tokenizer.pad_token_id)
     if loss.calibrate is not None:
         loss.calibrate(module.policy, first_batches(job, steps=max(1, total_steps(job))))
         if session.journal is not None:
             session.journal.event("calibrated", durable=True, loss=loss.name)
-    for when, measured in _measured(assembled, module, "start").items():
+    for when, measured in measured_at(assembled, module, "start").items():
         if session.journal is not None:
             write_down(measured, session.journal, session.dir, step=0, when=when)
 
 
 def _at_validation(assembled: Assembled, session: Session, module: TrainModule) -> Mapping[str, float]:
     """What the evaluations of this moment say, for the log beside the held-out loss."""
-    measured = _measured(assembled, module, "validation").get("validation", Measured())
+    measured = measured_at(assembled, module, "validation").get("validation", Measured())
     if session.journal is not None:
         write_tables(measured, session.dir, "validation")
     return flatten(measured.metrics)
-
-
-def _measured(assembled: Assembled, module: TrainModule, *moments: When) -> dict[When, Measured]:
-    """The evaluations of these moments, each run once, by the main process for all; {}: there are none."""
-    plan, run, policy = assembled.plan, assembled.run, module.policy
-    assert policy is not None
-    if not any(has_evaluations(plan, when) for when in moments):
-        return {}
-
-    def work() -> dict[When, Measured]:
-        results = run_evaluations(plan, run, policy, moments)
-        return {when: merged(results, when) for when in moments}
-
-    with module.whole():
-        return for_all(work, everywhere=is_sharded(policy.module))
 
 
 def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModule) -> FitResult:
@@ -245,27 +164,17 @@ def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModul
             if found:
                 session.journal.metrics(steps, found, stage="validation")
             save_final(assembled, module, final, steps, held)
-    told = _measured(assembled, module, "validation", "end")
+    told = measured_at(assembled, module, "validation", "end")
     found |= flatten(told["validation"].metrics) if told else {}
     after = told["end"].metrics if told else {}
     if session.journal is not None:
         for when, measured in told.items():
             write_down(measured, session.journal, session.dir, step=steps, when=when)
-        _tell_streamed(session, job.prepared, steps)
+        tell_streamed(session, job.prepared, steps)
         session.journal.event("trained", durable=True, steps=steps, stopped_by=module.stopped_by)
     return _result(
         session, assembled, final, steps=steps, found=found, after=after, stopped_by=module.stopped_by
     )
-
-
-def _tell_streamed(session: Session, prepared: Prepared, steps: int) -> None:
-    """What was read and trained on while training, by source."""
-    if prepared.stream is None or session.journal is None:
-        return
-    report = prepared.report
-    report.take_streamed(prepared.stream.told(steps))
-    session.journal.event("streamed", report=report.to_dict())
-    show(report.streamed_table())
 
 
 def _result(
@@ -312,23 +221,6 @@ def _rewind(session: Session, job: Job) -> None:
     session.journal.rewind(read_manifest(newest).step if newest else 0)
 
 
-def save_final(
-    assembled: Assembled, module: TrainModule, folder: Path, step: int, held: Mapping[str, Any] | None = None
-) -> None:
-    """Weights, tokenizer and manifest as one durable folder; an older one is replaced. ``held``: from
-    ``module.whole_weights()``.
-    """
-    if folder.exists():
-        remove(folder)
-    with staged(folder) as place:
-        save_weights(module.built, place, held)
-        files = {
-            str(file.relative_to(place)): file_digest(file) for file in place.rglob("*") if file.is_file()
-        }
-        manifest = Manifest(step=step, files=files, about=manifest_of(assembled, module.built))
-        (place / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-
-
 def _rounds(
     assembled: Assembled, session: Session, prepared: Prepared, sampler: RolloutSampler, watch: SignalWatch
 ) -> FitResult:
@@ -349,7 +241,7 @@ def _rounds(
                 name=f"round {state.index}",
             )
             inner_data = prepare(
-                assembled.run.config, assembled.tokenizer, _transforms(assembled), records, assembled.sides
+                assembled.run.config, assembled.tokenizer, transforms_of(assembled), records, assembled.sides
             )
             results.append(_train(assembled, inner, inner_data, source, watch))
         if session.journal is not None:

@@ -239,19 +239,21 @@ def run(arguments: Sequence[str]) -> int:
         if known is None:
             return _bug(error)
         _trace(error)
-        if _is_news(known):
+        if _is_news(known, getattr(error, "launch", None)):
             print(known, file=sys.stderr)
         return known.exit_code
     return 0
 
 
-def _is_news(error: LlmfwError) -> bool:
+def _is_news(error: LlmfwError, launch: str | None) -> bool:
     """Whether no other process of the run has said it already: what all find wrong, or the true cause of what
-    this one merely noticed.
+    this one merely noticed. ``launch`` names the run's processes once the run is closed.
     """
     from llmfw.core.say import first_to_say, others_said
 
-    return not (error.code == "RANK-LOST" and others_said()) and first_to_say(str(error))
+    if error.code == "RANK-LOST" and others_said(launch=launch):
+        return False
+    return first_to_say(str(error), launch)
 
 
 _COMPLETE = "_LLMFW_COMPLETE"
@@ -314,7 +316,7 @@ def _bug(error: Exception) -> int:
     from llmfw.core.say import first_to_say
 
     _trace(error)
-    if not first_to_say(f"{type(error).__name__}: {error}"):
+    if not first_to_say(f"{type(error).__name__}: {error}", getattr(error, "launch", None)):
         return 1
     text = "".join(traceback.format_exception(error))
     run_dir = getattr(error, "run_dir", None)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from llmfw.core.plan import Plan
     from llmfw.core.session import Session
 
-_FOLDER = "LLMFW_RUN_DIR"
 _DONE = "final"
 
 
@@ -66,18 +65,12 @@ def _train(root: Root, name: str, folder: Path, parent: Session | None) -> None:
     from llmfw.core.fit import fit
 
     say(f"models.{name}: training its recipe once ({folder})")
-    outer = os.environ.get(_FOLDER)
     try:
         recipe = _assembled(root, name, run={"dir": str(folder), "name": name})
         fit(recipe, resume="auto" if folder.exists() else "never", parent=parent)
     except LlmfwError as error:
         error.add_note(f"while the recipe of models.{name} was trained")
         raise
-    finally:
-        if outer is not None:
-            os.environ[_FOLDER] = outer
-        else:
-            os.environ.pop(_FOLDER, None)
 
 
 def _assembled(root: Root, name: str, **more: Any) -> Assembled:

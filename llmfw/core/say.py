@@ -49,20 +49,20 @@ def show(renderable: Any) -> None:
         Console(stderr=True).print(renderable)
 
 
-def first_to_say(line: str) -> bool:
-    """Whether no other process of this launch on this machine has said the line before: what all of them find
-    wrong is printed once. Always true where one process runs alone.
+def first_to_say(line: str, launch: str | None = None) -> bool:
+    """Whether no other process of this launch (or of the one that is given) on this machine has said the line
+    before: what all of them find wrong is printed once. Always true where one process runs alone.
     """
-    launch = _launch()
+    launch = launch or _launch()
     if launch is None:
         return True
     _claim(launch, "")
     return _claim(launch, line)
 
 
-def others_said(patience: float = 3.0) -> bool:
+def others_said(patience: float = 3.0, launch: str | None = None) -> bool:
     """Whether another process of this launch says what went wrong, now or within ``patience`` seconds."""
-    launch = _launch()
+    launch = launch or _launch()
     end = time.monotonic() + patience
     while launch is not None:
         if _age(_place(launch, "")) < _FRESH:

@@ -6,7 +6,7 @@ import os
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -65,12 +65,29 @@ def open_session(
         tell(error)
         raise
     session = Session(dir=owned.dir, journal=owned.journal, resumed=resumed, id=owned.record.id)
-    if round_dir is None:
-        os.environ[_FOLDER], os.environ[_RESUMED] = str(owned.dir.absolute()), str(int(resumed))
-        os.environ.setdefault(LAUNCH, uuid.uuid4().hex)
     tell({"folder": str(owned.dir.absolute()), "resumed": resumed})
-    with kept(owned, session, assembled.resolved.root.tracking):
+    announced = nullcontext() if round_dir else _announced(owned.dir, resumed)
+    with announced, kept(owned, session, assembled.resolved.root.tracking):
         yield session
+
+
+@contextmanager
+def _announced(folder: Path, resumed: bool) -> Iterator[None]:
+    """Let the processes that are started meanwhile know the run's folder, and that they belong together."""
+    before = {name: os.environ.get(name) for name in (_FOLDER, _RESUMED, LAUNCH)}
+    os.environ[_FOLDER], os.environ[_RESUMED] = str(folder.absolute()), str(int(resumed))
+    os.environ.setdefault(LAUNCH, uuid.uuid4().hex)
+    try:
+        yield
+    except BaseException as error:
+        error.launch = os.environ[LAUNCH]  # type: ignore[attr-defined]  # the others may have told it already
+        raise
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -112,6 +112,15 @@ def test_an_unreachable_mlflow_stops_nothing_and_loses_nothing():
     assert len(read_journal(result.dir / "journal.jsonl").series["loss"]) == 2
 
 
+def test_a_run_leaves_the_environment_as_it_was():
+    before = dict(os.environ)
+    llmfw.fit(*QUIET, "data=rows.jsonl", "trainer.max_steps=0")
+    with pytest.raises(UsageError):
+        llmfw.fit(*QUIET, "data=rows.jsonl", "trainer.max_steps=0", "run.dir=/proc/llmfw")
+    left = {name: value for name, value in os.environ.items() if name.startswith("LLMFW_")}
+    assert left == {name: value for name, value in before.items() if name.startswith("LLMFW_")}
+
+
 def test_a_failed_run_says_so_and_keeps_its_traceback():
     with pytest.raises(llmfw.LlmfwError, match="NON-FINITE") as caught:
         llmfw.fit(*QUIET, "data=rows.jsonl", "trainer.max_steps=3", "optimizer.lr=1e30", "optimizer.clip=0",

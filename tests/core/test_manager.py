@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from llmfw.core.defaults import Defaults
@@ -10,6 +12,7 @@ from llmfw.core.hookspecs import hookimpl
 from llmfw.core.manager import PluginManager
 from llmfw.core.plugin import Plugin
 from llmfw.core.records import Evaluation, Loss
+from llmfw.core.schema import Root
 
 
 def _loss(name: str) -> Loss:
@@ -33,6 +36,9 @@ class Second(Plugin):
     @hookimpl
     def llmfw_evaluations(self, run):
         return [Evaluation(name="c", run=lambda policy, services: None)]
+
+
+RUN = SimpleNamespace(config=Root())
 
 
 def _ask(manager: PluginManager):
@@ -62,7 +68,7 @@ def test_plural_hooks_answer_in_the_order_in_which_the_user_lists_plugins():
     forward = PluginManager([("first", First(None)), ("second", Second(None))], Defaults(None))
     backward = PluginManager([("second", Second(None)), ("first", First(None))], Defaults(None))
     names = [
-        [answer.value.name for answer in m.many("llmfw_evaluations", run=None)] for m in (forward, backward)
+        [answer.value.name for answer in m.many("llmfw_evaluations", run=RUN)] for m in (forward, backward)
     ]
     assert names == [["a", "b", "c"], ["c", "a", "b"]]
 
@@ -75,7 +81,7 @@ def test_two_records_of_one_name_are_a_conflict():
 
     manager = PluginManager([("first", First(None)), ("twin", Twin(None))], Defaults(None))
     with pytest.raises(ConflictError, match=r"'first'.*'twin'.*named 'a'"):
-        manager.many("llmfw_evaluations", run=None)
+        manager.many("llmfw_evaluations", run=RUN)
 
 
 def test_a_misspelt_hook_is_refused_with_the_nearest_name():
@@ -123,7 +129,7 @@ def test_an_error_inside_a_plugin_names_plugin_hook_and_place(failure: BaseExcep
 
     manager = PluginManager([("broken", Broken(None))], Defaults(None), {"broken": "dist 1.0"})
     with pytest.raises(PluginError) as caught:
-        manager.many("llmfw_evaluations", run=None)
+        manager.many("llmfw_evaluations", run=RUN)
     text = str(caught.value)
     assert "'broken' (dist 1.0)" in text and "llmfw_evaluations" in text and "test_manager.py" in text
     assert caught.value.exit_code == 4

@@ -28,6 +28,8 @@ from llmfw.core.tracking.sender import LOCKED, Sender, own_sync, reason
 
 SLOWEST = 60.0
 """Longest pause between attempts, seconds."""
+_DYING = 10.0
+"""Seconds until a killed process has let go of its run's lock; its end of our input may be gone before."""
 
 
 class Worker:
@@ -74,9 +76,11 @@ class Worker:
 
     def _orphaned(self) -> Status:
         """The run's process is gone: its status is on record, it was killed, or another has taken over."""
-        status = reap(read_record(self._folder)).status
-        if status == "RUNNING":
-            raise SystemExit(0)
+        end = time.monotonic() + _DYING
+        while (status := reap(read_record(self._folder)).status) == "RUNNING":
+            if time.monotonic() > end:
+                raise SystemExit(0)
+            time.sleep(0.1)
         return status
 
     def _attempt(self, last: Status | None) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from llmfw.core.tracking import (
     update_record,
 )
 from llmfw.core.tracking.feed import CURSOR, Feed, fit_name
+from llmfw.core.tracking.worker import Worker
 from tests.core.tracking.support import (
     client,
     closed_port,
@@ -222,6 +224,14 @@ def test_a_killed_run_is_told_to_mlflow_at_once_by_the_process_that_outlives_it(
     until(lambda: mlflow_runs(store)[0].info.status == "KILLED")
     [record] = list_runs(runs)
     assert unsent(record.dir, "KILLED") == 0
+
+
+def test_a_run_whose_lock_is_let_go_after_its_pipe_is_told_as_killed(runs: Path, store: str) -> None:
+    """A killed process's files are closed one after another: the sender may see its pipe go first."""
+    run = open_run(name="r", runs=runs)
+    task = {"folder": str(run.dir), "uri": store, "experiment": "e", "tags": {}, "interval": 1.0, "pid": 1}
+    threading.Timer(0.5, os.close, [run._lock]).start()
+    assert Worker(task)._orphaned() == "KILLED"
 
 
 def test_the_next_run_tells_mlflow_of_a_run_that_was_killed_together_with_its_sender(

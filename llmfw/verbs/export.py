@@ -92,6 +92,12 @@ def _print(result: ExportResult) -> None:
             f"base     in {result.quantization} while it was trained, here in {result.dtype}: "
             f"max |logit difference| to the model in training {result.quantized_difference:.3g}"
         )
+        if result.merged:
+            click.echo(
+                "warning: the adapter was fitted to the quantised base; over another it may have lost what "
+                f"it learnt: llmfw evaluate model={result.folder} data=FILE",
+                err=True,
+            )
     click.echo(f"licence  {result.licence}")
     click.echo("next:")
     for line in result.next:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import llmfw
 from llmfw.cli import run
 
 
@@ -22,6 +23,20 @@ def test_it_prints_the_difference_and_the_next_commands(capfd: pytest.CaptureFix
     assert "max |logit difference| 0 (exact), greedy tokens equal" in out
     assert "licence  MIT" in out and "vllm serve given --dtype float32" in out
     assert "llmfw chat model=given" in out and "license: mit" in Path("given/README.md").read_text()
+
+
+def test_a_merge_into_another_base_than_the_trained_one_is_warned_of(capfd: pytest.CaptureFixture[str]):
+    rows = [{"prompt": f"say {i}", "completion": f"it is {i}"} for i in range(6)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    llmfw.fit(
+        "model=tiny-llama", "data=rows.jsonl", "adapter.kind=lora", "model.quantization=nf4",
+        "trainer.max_steps=1", "tracking.mlflow=false", "run.dir=run",
+    )  # fmt: skip
+    capfd.readouterr()
+    assert run(["export", "run", "--out", "merged", "--merge"]) == 0
+    assert "warning: the adapter was fitted to the quantised base" in capfd.readouterr().err
+    assert run(["export", "run", "--out", "apart"]) == 0
+    assert "warning" not in capfd.readouterr().err
 
 
 def test_json_is_the_result(capfd: pytest.CaptureFixture[str]):

@@ -17,6 +17,7 @@ from llmfw.core.errors import ConflictError, PluginError, UsageError
 from llmfw.core.hookspecs import API_VERSION
 from llmfw.core.manager import DEFAULTS, PluginManager
 from llmfw.core.plan import Plan, make_plan
+from llmfw.core.records import DatasetTransform
 from llmfw.core.run import Run
 from llmfw.core.saved import settings_of_run
 from llmfw.core.schema import ModelConfig, Root
@@ -60,6 +61,12 @@ class Assembled:
         """Whether rows are to be read: not where tasks of lm-eval alone are asked for, without any data."""
         plugins = self.plan.owner("llmfw_datamodule") not in (None, DEFAULTS)
         return plugins or _names_data(self.resolved, self.plan.verb)
+
+    @property
+    def transforms(self) -> list[tuple[str, DatasetTransform]]:
+        """(plugin, transform) in the user's order."""
+        found = self.plan.answers["llmfw_dataset_transforms"]
+        return [(answer.plugin, answer.value) for answer in found]
 
     @property
     def sides(self) -> Any:

@@ -36,7 +36,7 @@ from llmfw.core.training.final import save_final
 from llmfw.core.training.launch import check_launch, check_nested, one_voice
 from llmfw.core.training.moments import measured_at
 from llmfw.core.training.packed import refuse_leaks
-from llmfw.core.training.prepared import AUDITED, prepare_data, tell_streamed, transforms_of
+from llmfw.core.training.prepared import AUDITED, prepare_data, tell_streamed
 from llmfw.core.training.processes import together
 from llmfw.core.training.strategies import check_strategy
 from llmfw.core.training.train import Job, first_batches, total_steps, train, validate_held_out
@@ -241,7 +241,7 @@ def _rounds(
                 name=f"round {state.index}",
             )
             inner_data = prepare(
-                assembled.run.config, assembled.tokenizer, transforms_of(assembled), records, assembled.sides
+                assembled.run.config, assembled.tokenizer, assembled.transforms, records, assembled.sides
             )
             results.append(_train(assembled, inner, inner_data, source, watch))
         if session.journal is not None:

@@ -75,19 +75,17 @@ def prepare_rows(assembled: Assembled) -> Prepared | None:
     """The rows on which a model is measured, known to the run from here on; None where none are asked for.
 
     Raises:
-        DataError, UsageError, ResourceError: what an evaluation needs isn't there. No weight is read before.
+        DataError: rows that can't be used. No weight is read before.
     """
     from llmfw.core.data import prepare
-    from llmfw.core.evaluation.own import check_evaluations
 
     prepared = None
     if assembled.named_data:
-        plan = assembled.plan
-        transforms = [(answer.plugin, answer.value) for answer in plan.answers["llmfw_dataset_transforms"]]
-        source = plan.one("llmfw_datamodule")
-        prepared = prepare(assembled.run.config, assembled.tokenizer, transforms, source, assembled.sides)
+        source = assembled.plan.one("llmfw_datamodule")
+        prepared = prepare(
+            assembled.run.config, assembled.tokenizer, assembled.transforms, source, assembled.sides
+        )
         assembled.run._provide(rows=prepared.rows, held_out=prepared.validation)
-    check_evaluations(assembled.run)
     return prepared
 
 
@@ -129,10 +127,13 @@ def evaluate_model(assembled: Assembled, *, save: bool) -> Evaluated:
 
     Raises:
         DataError: NOTHING-TO-EVALUATE, where there's nothing to measure it by.
+        UsageError, ResourceError: what an evaluation needs isn't there. No weight is read before.
     """
     from llmfw.core.evaluation.keep import keeping
+    from llmfw.core.evaluation.own import check_evaluations
 
     prepared = prepare_rows(assembled)
+    check_evaluations(assembled.run)
     held_out = prepared is not None and bool(prepared.validation)
     if not held_out and not assembled.plan.answers["llmfw_evaluations"]:
         raise DataError(

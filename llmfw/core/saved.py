@@ -7,7 +7,7 @@ from typing import Any
 
 from llmfw.core.settings.strict_yaml import load_file
 
-_OF_RUN = ("plugins", "seed", "models", "tokenizer", "data", "trainer", "generation")
+_OF_RUN = ("plugins", "seed", "models", "tokenizer", "data", "trainer", "generation", "evaluation")
 """Sections of a saved run under which its weights are measured again, beside those of its plugins."""
 
 

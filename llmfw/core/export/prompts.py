@@ -44,12 +44,11 @@ def prompts_of(assembled: Assembled, held_out: bool, notes: list[str]) -> tuple[
 def _held_out(assembled: Assembled) -> Sequence[Any]:
     from llmfw.core.data import DataModule, prepare
 
-    plan = assembled.plan
-    source = plan.one("llmfw_datamodule")
+    source = assembled.plan.one("llmfw_datamodule")
     if not isinstance(source, DataModule):
         return []
-    transforms = [(answer.plugin, answer.value) for answer in plan.answers["llmfw_dataset_transforms"]]
-    return prepare(assembled.run.config, assembled.tokenizer, transforms, source).rows["validation"]
+    found = prepare(assembled.run.config, assembled.tokenizer, assembled.transforms, source, assembled.sides)
+    return found.rows["validation"]
 
 
 def _longest(config: Any) -> int:

@@ -8,7 +8,6 @@ from llmfw.core.assemble import Assembled
 from llmfw.core.data import DataReport, Prepared, audit, prepare
 from llmfw.core.errors import CheckpointError, DataError
 from llmfw.core.measure import Measured, write_down
-from llmfw.core.records import DatasetTransform
 from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Session
 from llmfw.core.tracking import read_journal
@@ -32,7 +31,7 @@ def prepare_data(assembled: Assembled, session: Session) -> Prepared:
             train=[], validation=[], rows={"train": [], "validation": []}, report=report, form="text"
         )
     prepared = prepare(
-        assembled.run.config, assembled.tokenizer, transforms_of(assembled), source, assembled.sides
+        assembled.run.config, assembled.tokenizer, assembled.transforms, source, assembled.sides
     )
     _same_data(session, prepared)
     if is_main_process():
@@ -59,11 +58,6 @@ def _audit(assembled: Assembled, prepared: Prepared) -> None:
         )  # fmt: skip
     if findings:
         say(f"note: {len(findings)} of the first samples' masks look odd, e.g. {findings[0]}")
-
-
-def transforms_of(assembled: Assembled) -> list[tuple[str, DatasetTransform]]:
-    """(plugin, transform) in the user's order."""
-    return [(answer.plugin, answer.value) for answer in assembled.plan.answers["llmfw_dataset_transforms"]]
 
 
 def _same_data(session: Session, prepared: Prepared) -> None:

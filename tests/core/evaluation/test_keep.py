@@ -46,6 +46,16 @@ def measured(*words: str) -> llmfw.EvaluateResult:
     return llmfw.evaluate(*words, *METRICS, *QUIET, save=True)
 
 
+def test_a_run_is_measured_by_its_own_evaluations(here: Path):
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
+    asked = ("evaluation.metrics=[perplexity,exact_match]", "evaluation.samples=3", "evaluation.when=[end]")
+    trained = llmfw.fit("model=tiny-llama", *DATA, *QUIET, *asked, "trainer.max_steps=1", "run.dir=run")
+    told = llmfw.evaluate("model=run", *QUIET)
+    assert told.metrics.keys() == trained.after.keys() and "exact_match" in told.metrics
+    again = told.metrics["perplexity"].value
+    assert again == pytest.approx(trained.after["perplexity"].value, rel=1e-5)
+
+
 def found(*names: str) -> Comparison:
     return compare(pick_runs(names)[0])
 

@@ -172,6 +172,7 @@ def export(
     base: str | None = None,
     license: str | None = None,
     overwrite: bool = False,
+    trust_remote_code: bool = False,
 ) -> ExportResult:
     """Write the weights of a run, checkpoint or model into a folder for plain transformers, PEFT or
     llama.cpp, load them again without llmfw, and compare. Arguments as of ``llmfw export``.
@@ -192,5 +193,6 @@ def export(
         base=base,
         licence=license,
         overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
     )
     return carry_out(str(model), out, options)

@@ -91,8 +91,13 @@ def settle(*, plugins: Sequence[str] = (), measuring: bool = False, **layers: An
     if saved is not None and saved.settings is not None and layers.get("base") is None:
         base = dict(saved.settings)
         if measuring and (found := settings_of_run(saved.folder)):
-            run, base = found
+            run, base, untrusted = found
             notes.append(f"data and plugins are those of run {run}; --config and KEY=VALUE change them")
+            if untrusted:
+                keys = ", ".join(untrusted)
+                notes.append(
+                    f"not taken over from the run, as it runs code or asks servers: {keys} (set it again)"
+                )
         added = [name for name in saved.plugins if name not in (*plugins, *base.get("plugins", ()))]
         for name in set(saved.plugins) & set(layers.get("no_plugins", ())):
             raise ConflictError(

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 )
 @click.option("--license", "licence", metavar="ID", help="Licence in the model card, e.g. apache-2.0.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export in --out.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Run code from the model's folder, if you trust its author."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(model: str, out: Path, as_json: bool, **options: Any) -> None:
     """Write the weights of MODEL for plain transformers, PEFT, vLLM or llama.cpp.

@@ -37,7 +37,7 @@ def export(model: str, out: str | Path, options: ExportOptions | None = None) ->
     target = Path(out).expanduser().absolute()
     check_options(asked)
     found = find_weights(model, asked.step)
-    source = _as_run(resolve_model(found.name))
+    source = _as_run(resolve_model(found.name), trusted=asked.trust_remote_code)
     form, merge = form_of(asked, source)
     _check_surgeries(source, form, merge)
     check_target(target, asked.overwrite, found)
@@ -75,8 +75,10 @@ def export(model: str, out: str | Path, options: ExportOptions | None = None) ->
     return result
 
 
-def _as_run(source: ModelSource) -> ModelSource:
-    """The source under the settings in which its run has it: dtype, attention, quantisation."""
+def _as_run(source: ModelSource, *, trusted: bool) -> ModelSource:
+    """The source under the settings in which its run has it: dtype, attention, quantisation. Whom to trust is
+    said by whoever exports, not by the folder.
+    """
     from llmfw.core.models.export import stored_dtype
     from llmfw.core.models.fetch import local_folder
     from llmfw.core.models.merge import base_dtype
@@ -95,7 +97,7 @@ def _as_run(source: ModelSource) -> ModelSource:
             dtype=dtype or "float32",
             attention=_attention(source, saved),
             quantization=saved.quantization if source.kind == "adapter" else "none",
-            trust_remote_code=saved.trust_remote_code,
+            trust_remote_code=trusted,
         ),
     )
 

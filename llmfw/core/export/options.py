@@ -35,6 +35,8 @@ class ExportOptions:
     """Of an adapter: what its config names as the base, instead of writing the base along."""
     licence: str | None = None
     overwrite: bool = False
+    trust_remote_code: bool = False
+    """Run code from the model's folder, as the run that saved it was told to."""
 
 
 @dataclass(frozen=True, kw_only=True)

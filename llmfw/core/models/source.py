@@ -122,8 +122,8 @@ def at_folder(settings: ModelConfig, folder: Path) -> ModelConfig:
 
 
 def as_model(saved: Mapping[str, Any]) -> ModelConfig:
-    """The settings in a manifest; keys of newer versions are left out."""
-    return ModelConfig(**_known(ModelConfig, saved))
+    """The settings in a manifest; keys of newer versions are left out, and trust: a file can't give it."""
+    return replace(ModelConfig(**_known(ModelConfig, saved)), trust_remote_code=False)
 
 
 def _known(kind: type, saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,9 +132,9 @@ def _walk(search: Search, session: Session, told: Callable[[Trial], None]) -> li
         done.append(trial)
         remember(session.dir, search, done)
         if trial.value is not None:
-            best = best_of(done, search.mode)
-            assert best is not None and best.value is not None
-            journal.metrics(number, {search.metric: trial.value, f"best/{search.metric}": best.value})
+            best = best_of(done, search.mode)  # None while no value has been finite
+            known = {} if best is None or best.value is None else {f"best/{search.metric}": best.value}
+            journal.metrics(number, {search.metric: trial.value, **known})
         journal.event("trial", durable=True, **plain(trial))
         told(trial)
     return done

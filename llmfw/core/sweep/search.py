@@ -51,6 +51,11 @@ def make_search(
     mode: Mode | None,
     layers: Mapping[str, Any],
 ) -> Search:
+    """What is to be tried.
+
+    Raises:
+        UsageError: nothing is swept, a key that can't be, or a count of runs or a direction that nobody said.
+    """
     if not swept:
         raise UsageError(
             "SWEEP", "nothing is swept", mend="write KEY=A,B,C, or KEY=LOW..HIGH with --sampler random"
@@ -117,6 +122,7 @@ def share_reference(search: Search, base: Settled) -> tuple[Search, list[str]]:
 
 
 def fingerprint_of(search: Search, base: Settled) -> str:
+    """SHA-256 of the search and of every setting that stays the same in it."""
     swept = {one.key for one in search.swept}
     flat = {
         key: value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def tell(study: Any, trial: Trial) -> None:
     """Let the study know what a trial brought."""
     import optuna
 
-    if trial.value is None or trial.value != trial.value:
+    if trial.value is None or not math.isfinite(trial.value):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     else:
         study.tell(trial.number, trial.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Trial:
 
 def best_of(trials: Sequence[Trial], mode: Mode) -> Trial | None:
     """The best of the trials with a finite value; of equals the first."""
-    ended = [trial for trial in trials if trial.value is not None and trial.value == trial.value]
+    ended = [trial for trial in trials if trial.value is not None and math.isfinite(trial.value)]
     sign = 1 if mode == "min" else -1
     return min(ended, key=lambda trial: sign * (trial.value or 0.0), default=None)
 

@@ -14,6 +14,7 @@ import pytest
 import llmfw
 from llmfw.core.errors import CheckpointError, Interrupted, UsageError
 from llmfw.core.sweep.run import sweep
+from llmfw.core.sweep.trials import Trial, best_of
 from llmfw.core.tracking import list_runs, pick_runs, read_journal, read_record
 from llmfw.core.tracking.comparison import compare
 
@@ -152,6 +153,16 @@ def test_what_can_not_be_swept_is_refused_before_any_run(words, more, says):
     with pytest.raises(UsageError, match=says):
         sweep([*SMALL, "data=rows.jsonl", *words], **more)
     assert list_runs() == []
+
+
+def test_a_value_that_is_not_finite_is_never_the_best():
+    trials = [
+        Trial(number=number, settings={}, status="FINISHED", dir=Path("x"), value=value)
+        for number, value in enumerate((float("nan"), float("-inf"), 2.0, 1.0, 1.0))
+    ]
+    assert best_of(trials, "min") is trials[3]
+    assert best_of(trials, "max") is trials[2]
+    assert best_of(trials[:2], "min") is None
 
 
 def test_a_metric_that_no_run_has_ends_the_sweep_with_near_names():

@@ -12,7 +12,7 @@ _OF_RUN = ("plugins", "seed", "models", "tokenizer", "data", "trainer", "generat
 
 
 def settings_of_run(folder: Path | None) -> tuple[Path, dict[str, Any], list[str]] | None:
-    """(run, settings) where ``folder`` holds weights of a run (its ``final`` or a checkpoint); else None.
+    """(run, settings, keys left out) where ``folder`` holds weights of a run (``final`` or a checkpoint).
 
     They are the run's data, plugins, sampling and the like, but not its model: that is what was saved.
     """
@@ -28,8 +28,8 @@ def settings_of_run(folder: Path | None) -> tuple[Path, dict[str, Any], list[str
 
 
 def _take_out_trust(settings: dict[str, Any], at: str) -> list[str]:
-    """Take out what would run code or ask servers: a run may come from someone else, and whom to trust is said
-    by the user. The keys that went.
+    """Take out what would run code or ask servers: a run may come from someone else, and the user says whom
+    to trust. The keys that went.
     """
     gone: list[str] = []
     model = settings.get("model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,8 @@ def _own(source: ModelSource) -> PreTrainedTokenizerBase:
         return _bytes(source)
     if source.kind in ("adapter", "full") and not _has_tokenizer(source):
         assert source.manifest is not None
-        return _own(resolve_model(as_model(source.manifest["model"])))
+        base = replace(as_model(source.manifest["model"]), trust_remote_code=source.model.trust_remote_code)
+        return _own(resolve_model(base))
     return _load(local_folder(source, weights=False), source.model)
 
 

@@ -66,6 +66,10 @@ class Endpoint:
             raise self._wrong("endpoint", f"{self.url!r} is no URL of a server", "write http://HOST:PORT/v1")
         if parts.username or parts.password:
             raise self._wrong("endpoint", "the URL holds a password", "set api_key_env instead")
+        if not 0 < self.timeout < float("inf"):
+            raise self._wrong("timeout", f"{self.timeout} seconds can't be waited", "write a number above 0")
+        if self.retries < 0:
+            raise self._wrong("retries", f"{self.retries} tries can't be made", "write 0 or more")
         if not self.model:
             raise self._wrong("name", "the model's name on the server is missing", "set it")
         if self.api_key_env is not None:

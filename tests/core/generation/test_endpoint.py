@@ -16,7 +16,8 @@ SAMPLING = Sampling(max_new_tokens=6)
 
 
 def _policy(url: str, **more: object) -> EndpointPolicy:
-    return EndpointPolicy(Endpoint(url=url, model="m", retries=0, timeout=10, **more), SAMPLING)
+    settings = {"retries": 0, "timeout": 10, **more}
+    return EndpointPolicy(Endpoint(url=url, model="m", **settings), SAMPLING)
 
 
 @pytest.fixture
@@ -137,6 +138,8 @@ def test_a_server_that_is_not_there_is_named():
         ("http://user:pass@host/v1", {}, "password"),
         ("http://host/v1", {"api_key_env": "NOT_THERE"}, "no NOT_THERE"),
         ("http://far.example/v1", {"api_key_env": "PATH"}, "open line"),
+        ("http://host/v1", {"timeout": 0}, "can't be waited"),
+        ("http://host/v1", {"retries": -1}, "can't be made"),
     ],
 )
 def test_an_endpoint_that_cannot_be_asked_is_refused_before_it_is(url, more, says):

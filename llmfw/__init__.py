@@ -40,6 +40,9 @@ if TYPE_CHECKING:  # "as" says that a name is public
     )
     from llmfw.core.batch import Batch as Batch
     from llmfw.core.batch import LossOutput as LossOutput
+    from llmfw.core.claims import Arm as Arm
+    from llmfw.core.claims import Claim as Claim
+    from llmfw.core.claims import Workspace as Workspace
     from llmfw.core.data import DataModule as DataModule
     from llmfw.core.errors import LlmfwError as LlmfwError
     from llmfw.core.hookspecs import hookimpl as hookimpl
@@ -107,6 +110,7 @@ _HOME = {
         "ExportResult",
     ),
     "llmfw.core.batch": ("Batch", "LossOutput"),
+    "llmfw.core.claims": ("Arm", "Claim", "Workspace"),
     "llmfw.core.data": ("DataModule",),
     "llmfw.core.errors": ("LlmfwError",),
     "llmfw.core.hookspecs": ("hookimpl",),

@@ -53,6 +53,8 @@ class Card:
     conflicts_with: tuple[str, ...] = ()
     xfail: Mapping[str, str] = field(default_factory=dict)
     """Conformance check -> reason why it can't hold."""
+    conformance: Mapping[str, Any] = field(default_factory=dict)
+    """Settings, KEY -> value, under which the conformance kit runs the plugin."""
 
     @property
     def origin(self) -> str:
@@ -135,6 +137,7 @@ def _read(entry: EntryPoint) -> Card:
         neutral=text.get("neutral", {}),
         commands=commands,
         xfail=text.get("conformance", {}).get("xfail", {}),
+        conformance=text.get("conformance", {}).get("settings", {}),
     )
 
 

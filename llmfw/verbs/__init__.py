@@ -11,6 +11,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "validate": "Held-out loss of a model, without training.",
         "evaluate": "Held-out loss and every evaluation of the plugins that are on.",
         "sweep": "Run a grid or a search over settings, as one MLflow run with children.",
+        "ablate": "Train with and without a plugin, everything else the same.",
     },
     "Use": {
         "generate": "Answer prompts with a model, a run or a checkpoint.",
@@ -22,7 +23,8 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "compare": "Runs side by side: settings, metrics, curves.",
         "config": "Print the settings that hold and where each came from; --keys lists all.",
         "data": "Inspect training data (rows, masks, lengths), or convert it.",
-        "plugins": "List the installed plugins, or show one.",
+        "plugins": "List the installed plugins, show or check one, or begin your own.",
+        "reproduce": "Run a plugin's claims again: baseline, method and controls over seeds, a verdict each.",
         "ui": "Open MLflow's pages on this machine.",
     },
     "Set up": {

@@ -1,0 +1,1 @@
+"""Train with and without a plugin, everything else the same."""

@@ -1,0 +1,1 @@
+"""Claims, their runs, their verdicts, and the files that keep them."""

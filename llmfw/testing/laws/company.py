@@ -1,0 +1,1 @@
+"""Laws of plugins beside one another."""

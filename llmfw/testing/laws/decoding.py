@@ -1,0 +1,1 @@
+"""Laws of key-value caches and decoders."""

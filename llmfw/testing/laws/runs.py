@@ -1,0 +1,1 @@
+"""Laws of plugins that train: neutral, effective, deterministic, resumable."""

@@ -1,0 +1,1 @@
+"""Laws of services; of executors in particular."""

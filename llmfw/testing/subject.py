@@ -1,0 +1,201 @@
+"""The plugin under check, and small real runs of it: what laws work with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from llmfw.core import discovery
+from llmfw.core.discovery import Card
+from llmfw.core.errors import ConflictError
+
+if TYPE_CHECKING:
+    from llmfw.core.fit import FitResult
+    from llmfw.core.plan import Plan
+    from llmfw.core.plugin import Plugin
+
+SMALL: Mapping[str, str] = {
+    "model": "tiny-llama",
+    "adapter.kind": "none",
+    "trainer.max_steps": "3",
+    "trainer.micro_batch": "2",
+    "trainer.accumulate": "1",
+    "trainer.progress": "false",
+    "trainer.threads": "1",
+    "optimizer.lr": "0.01",
+    "generation.max_new_tokens": "8",
+    "generation.temperature": "0.0",
+    "tracking.mlflow": "false",
+}
+"""Settings of the kit's runs; the card's ``[conformance.settings]`` stand above them."""
+FORMS = ("completion", "preference", "text")
+
+
+def tiny_rows(form: str, count: int = 12) -> list[dict[str, str]]:
+    """Sums as rows of a form; the two answers of a pair differ in length."""
+    draw, rows = random.Random(0), []
+    for n in range(count):
+        right, wrong = " indeed" * draw.randint(0, 3), " perhaps" * draw.randint(0, 3)
+        told: dict[str, dict[str, str]] = {
+            "completion": {"prompt": f"{n} + 1?", "completion": f"{n + 1}{right}"},
+            "preference": {"prompt": f"{n} + 1?", "chosen": f"{n + 1}{right}", "rejected": f"{n + 2}{wrong}"},
+            "text": {"text": f"{n} + 1 is {n + 1}{right}"},
+        }
+        rows.append({"id": f"row-{n}", **told[form]})
+    return rows
+
+
+@dataclass
+class Subject:
+    """A plugin by name, with a folder of its own to run it in. Runs with equal arguments are made once."""
+
+    name: str
+    folder: Path
+    _runs: dict[str, FitResult] = field(default_factory=dict)
+
+    @cached_property
+    def card(self) -> Card:
+        """Its card."""
+        return discovery.card(self.name)
+
+    @cached_property
+    def plugin_class(self) -> type[Plugin]:
+        """Its class, imported."""
+        return discovery.load_class(self.card)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The card's kinds, or those of the hooks that it answers."""
+        return self.card.kinds or tuple(
+            kind for kind, hook in _HOOKS.items() if hasattr(self.plugin_class, hook)
+        )
+
+    def module(self, name: str) -> ModuleType | None:
+        """A module of its package (functional, reference, reproduce ...); None: it has none."""
+        package = self.card.value.partition(":")[0].rpartition(".")[0]
+        full = f"{package}.{name}" if package else name
+        if not package or importlib.util.find_spec(full) is None:
+            return None
+        return importlib.import_module(full)
+
+    # --- the settings of its runs ---------------------------------------------------------------------------
+
+    def data(self, form: str) -> Path:
+        """A file of rows of a form."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{form}.jsonl"
+        if not file.exists():
+            file.write_text("".join(json.dumps(row) + "\n" for row in tiny_rows(form)), encoding="utf-8")
+        return file
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """Settings of the kit's runs of this plugin: small ones, data that it takes, the card's own."""
+        own = {key: _word(value) for key, value in self.card.conformance.items()}
+        told = {**SMALL, **own}
+        if any(key == "data" or key.startswith("data.") for key in own) or "datamodule" in self.kinds:
+            return told
+        for form in FORMS:
+            settings = {**told, "data": str(self.data(form))}
+            try:
+                self._plan(settings, [self.name])
+            except ConflictError as error:
+                if error.code == "LOSS-DATA":
+                    continue
+                raise
+            return settings
+        return told
+
+    @property
+    def neutral(self) -> dict[str, str] | None:
+        """Settings, as ``NAME.key``, at which it equals its baseline; None: it states none."""
+        told = self.card.neutral.get("settings")
+        if told is None and self.plugin_class.neutral is not None:
+            told = self.plugin_class.neutral
+        return None if told is None else {f"{self.name}.{key}": _word(value) for key, value in told.items()}
+
+    @property
+    def baseline(self) -> list[str]:
+        """The plugins of the baseline: the one that the card names, if that is a plugin, else none."""
+        named = self.card.neutral.get("baseline", "")
+        return [named] if named in discovery.cards() else []
+
+    # --- runs -----------------------------------------------------------------------------------------------
+
+    def _words(self, settings: Mapping[str, str], plugins: Sequence[str]) -> list[str]:
+        """Overrides; keys of plugins that are off are left out."""
+        installed = set(discovery.cards())
+        return [
+            f"{key}={value}"
+            for key, value in settings.items()
+            if key.partition(".")[0] not in installed or key.partition(".")[0] in plugins
+        ]
+
+    def _plan(self, settings: Mapping[str, str], plugins: Sequence[str]) -> Plan:
+        import llmfw
+
+        return llmfw.plan(*self._words(settings, plugins), plugins=plugins)
+
+    def plan(self, *, plugins: Sequence[str] | None = None, **changed: str) -> Plan:
+        """The plan of a run; ``changed`` are settings with ``__`` for the dot."""
+        settings = self.settings | {key.replace("__", "."): value for key, value in changed.items()}
+        return self._plan(settings, [self.name] if plugins is None else plugins)
+
+    def fit(
+        self,
+        changed: Mapping[str, str] | None = None,
+        *,
+        plugins: Sequence[str] | None = None,
+        again: int = 0,
+    ) -> FitResult:
+        """A run of the plugin (or of ``plugins``) with the kit's settings and ``changed``; a run with equal
+        arguments is the same one, ``again`` tells repetitions apart.
+        """
+        import llmfw
+
+        chosen = [self.name] if plugins is None else list(plugins)
+        words = self._words(self.settings | dict(changed or {}), chosen)
+        key = hashlib.sha256(json.dumps([words, chosen, again]).encode()).hexdigest()[:16]
+        if key not in self._runs:
+            self._runs[key] = llmfw.fit(*words, f"run.dir={self.folder / 'runs' / key}", plugins=chosen)
+        return self._runs[key]
+
+    def generate(
+        self,
+        prompts: Sequence[Any],
+        changed: Mapping[str, str] | None = None,
+        *,
+        plugins: Sequence[str] | None = None,
+        **sampling: Any,
+    ) -> Any:
+        """``llmfw.generate`` with the plugin (or ``plugins``) and the kit's settings."""
+        import llmfw
+
+        chosen = [self.name] if plugins is None else list(plugins)
+        words = self._words(self.settings | dict(changed or {}), chosen)
+        return llmfw.generate(prompts, *words, plugins=chosen, **sampling)
+
+
+_HOOKS = {
+    "loss": "llmfw_loss",
+    "sampler": "llmfw_sampler",
+    "datamodule": "llmfw_datamodule",
+    "transform": "llmfw_dataset_transforms",
+    "surgery": "llmfw_surgeries",
+    "kv_cache": "llmfw_kv_cache",
+    "decoder": "llmfw_decoder",
+    "service": "llmfw_services",
+}
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-.PHONY: help setup demo test lint format lock hooks-lock docs clean
+.PHONY: help setup demo test lint format lock hooks-lock docs site clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 setup: ## make .venv/ and install the pinned tree
@@ -18,5 +18,8 @@ hooks-lock: ## write llmfw/core/hooks.lock after a change of the contract
 	.venv/bin/python scripts/hooks_lock.py
 docs: ## write the generated parts of docs/
 	.venv/bin/python scripts/write_docs.py
+site: ## build the documentation site into build/site/
+	@bash scripts/setup.sh test
+	.venv/bin/python scripts/build_site.py
 clean: ## remove caches; keeps .venv/ and runs/
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info

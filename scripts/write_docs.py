@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docpages.verbs import verbs_page
+
 from llmfw.core import discovery, errors, hookspecs, records, schema
 from llmfw.core.plan import RECORD_OF
 
@@ -73,8 +75,10 @@ Every failure that a user can cause is one line on standard error:
 
     error[CODE] FILE:LINE:KEY: what is wrong; how to mend it
 
-The place is given as far as it is known. `--debug` adds the traceback. A bug in llmfw itself also ends in one
-line, and its traceback is kept in the run's folder as `crash.txt`.
+The place is given as far as it is known. Below stands every code under its exit code, each line with what is
+wrong and how to mend it; `...` is what depends on the moment. [Troubleshooting](troubleshooting.md) goes the
+other way, from what one sees to the code. `--debug` adds the traceback. A bug in llmfw itself also ends in
+one line, and its traceback is kept in the run's folder as `crash.txt`.
 
 ## Exit codes
 
@@ -230,23 +234,36 @@ def rendered(node: ast.expr | None) -> str:
     return "..." if node is not None else ""
 
 
+CODE = re.compile(r"[A-Z][A-Z0-9]*(-[A-Z0-9]+)*$")
+
+
 def failures() -> dict[tuple[str, int], list[tuple[str, str]]]:
     """(code, exit code) -> (what, mend) of every place in the package that raises it."""
     classes = {
         name: one.exit_code
         for name, one in vars(errors).items()
         if isinstance(one, type) and issubclass(one, errors.LlmfwError)
-    }
+    } | {"WrongValue": errors.UsageError.exit_code}
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for path in sorted((ROOT / "llmfw").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        constants = {
+            target.id: node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            code = node.args[0]
-            if name not in classes or not isinstance(code, ast.Constant) or not isinstance(code.value, str):
+            code = constants.get(getattr(node.args[0], "id", ""), node.args[0])
+            if name not in classes or not isinstance(code, ast.Constant) or not CODE.match(str(code.value)):
                 continue
             mend = next((word.value for word in node.keywords if word.arg == "mend"), None)
+            if mend is None and len(node.args) > 2:
+                mend = node.args[2]
             what = rendered(node.args[1] if len(node.args) > 1 else None)
             place = found.setdefault((code.value, classes[name]), [])
             if (what, rendered(mend)) not in place:
@@ -255,14 +272,17 @@ def failures() -> dict[tuple[str, int], list[tuple[str, str]]]:
 
 
 def errors_page() -> str:
-    """Exit codes, and every error code with what it says."""
+    """Exit codes, and under each of them every error code with what it says: a heading a code, to link to."""
     rows = "\n".join(f"| {code} | {meaning} |" for code, meaning in MEANINGS.items())
-    parts = [NOTE + ERRORS_INTRO + rows, "## Codes", "| code | exit | says | mend |\n|---|---|---|---|"]
-    for (code, exit_code), places in sorted(failures().items()):
+    parts = [NOTE + ERRORS_INTRO + rows]
+    last = None
+    for (code, exit_code), places in sorted(failures().items(), key=lambda one: (one[0][1], one[0][0])):
+        if exit_code != last:
+            parts.append(f"## Exit code {exit_code}: {MEANINGS[exit_code]}")
+            last = exit_code
         said = [(what, mend) for what, mend in places if what.strip(". ")] or [("what the place says", "...")]
-        what = "<br>".join(table_text(what) for what, _ in said)
-        mend = "<br>".join(table_text(mend) for _, mend in said)
-        parts[-1] += f"\n| `{code}` | {exit_code} | {what} | {mend} |"
+        lines = [f"- {table_text(what)}: {table_text(mend)}" for what, mend in said]
+        parts.append(f"### {code}\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -349,6 +369,7 @@ PAGES = {
     DOCS / "configuration.md": configuration_page,
     DOCS / "errors.md": errors_page,
     DOCS / "tested.md": tested_page,
+    DOCS / "verbs.md": verbs_page,
     ROOT / "README.md": readme,
 }
 

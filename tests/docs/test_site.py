@@ -81,9 +81,8 @@ def test_a_browser_shows_the_start_page_with_its_contents_and_the_picture_of_a_r
     site: Path, chromium: Path
 ):
     def shown(page: str) -> str:
-        command = [
-            str(chromium), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", (site / page).as_uri(),
-        ]  # fmt: skip
+        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom")
+        command = [str(chromium), *flags, (site / page).as_uri()]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
     start = shown("index.html")

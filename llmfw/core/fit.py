@@ -31,7 +31,7 @@ from llmfw.core.records import Estimate, Policy, RolloutSampler
 from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import say
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
-from llmfw.core.tracking import read_journal
+from llmfw.core.tracking import JournalView, read_journal, read_record
 from llmfw.core.training.final import save_final
 from llmfw.core.training.launch import check_launch, check_nested, one_voice
 from llmfw.core.training.moments import measured_at
@@ -193,11 +193,7 @@ def _result(
     before: dict[str, float] = {}
     if session.journal is not None:
         session.journal.flush()
-        for name, points in read_journal(session.dir / "journal.jsonl").series.items():
-            if name.startswith("start/"):
-                before[name.removeprefix("start/")] = points[-1][1]
-            elif not name.startswith(("validation/", "end/", "evaluate")):
-                first[name], last[name] = points[0][1], points[-1][1]
+        first, last, before = _trained(read_journal(session.dir / "journal.jsonl"))
     return FitResult(
         dir=session.dir,
         name=assembled.run.name,
@@ -211,6 +207,71 @@ def _result(
         rounds=rounds,
         stopped_by=stopped_by,
     )
+
+
+_PARTS = ("low", "high", "n")
+"""What ``flatten`` adds to an estimate's name."""
+
+
+def result_of(folder: Path) -> FitResult:
+    """What the finished run in a folder brought, read from its journal: equal to what ``fit`` gave.
+
+    Raises:
+        DataError: the run was trained by nobody, or its journal is gone.
+    """
+    rounds = sorted((folder / "rounds").glob("*/journal.jsonl"))
+    inner = rounds[-1].parent if rounds else folder
+    view, record = read_journal(inner / "journal.jsonl"), read_record(folder)
+    ended = view.of("trained")
+    if not ended:
+        raise DataError("JOURNAL", "this run has trained nothing", mend="name a finished run", file=folder)
+    first, last, before = _trained(view)
+    at_end = _named(view, "end/")
+    estimates = {
+        name for name in at_end if {f"{name}/{part}" for part in ("low", "high", "n")} <= set(at_end)
+    }
+    parts = {f"{name}/{part}" for name in estimates for part in ("low", "high", "n")}
+    after: dict[str, float | Estimate] = {
+        name: Estimate(
+            value=value, low=at_end[f"{name}/low"], high=at_end[f"{name}/high"], n=int(at_end[f"{name}/n"])
+        )
+        if name in estimates
+        else value
+        for name, value in at_end.items()
+        if name not in parts
+    }
+    return FitResult(
+        dir=folder,
+        name=record.name,
+        steps=int(ended[-1].fields["steps"]),
+        first=first,
+        last=last,
+        validation=_named(view, "validation/"),
+        before=before,
+        after=after,
+        final=inner / "final",
+        rounds=len(rounds),
+        stopped_by=ended[-1].fields["stopped_by"],
+        mlflow=record.mlflow,
+    )
+
+
+def _trained(view: JournalView) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Training metrics of the first step and of the last, and what was measured before training."""
+    trained = {
+        name: points
+        for name, points in view.series.items()
+        if not name.startswith(("start/", "validation/", "end/", "evaluate"))
+    }
+    first = {name: points[0][1] for name, points in trained.items()}
+    last = {name: points[-1][1] for name, points in trained.items()}
+    return first, last, _named(view, "start/")
+
+
+def _named(view: JournalView, prefix: str) -> dict[str, float]:
+    """Last values of the series whose names begin so, without that."""
+    found = {name: points[-1][1] for name, points in view.series.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value for name, value in found.items()}
 
 
 def _rewind(session: Session, job: Job) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llmfw.core.assemble import assemble
-from llmfw.core.errors import CheckpointError, Interrupted, LlmfwError, UsageError
-from llmfw.core.fit import FitResult, fit
-from llmfw.core.measure import flatten
+from llmfw.core.errors import UsageError
 from llmfw.core.say import say
-from llmfw.core.session import Session, kept
+from llmfw.core.series import figures_of, open_series, run_child
+from llmfw.core.session import Session
 from llmfw.core.settings.swept import split_swept
 from llmfw.core.sweep.search import (
     Mode,
@@ -27,7 +24,6 @@ from llmfw.core.sweep.search import (
 )
 from llmfw.core.sweep.study import next_settings, open_study, tell
 from llmfw.core.sweep.trials import Trial, best_of, plain, remember, remembered
-from llmfw.core.tracking import find_resumable, open_run
 from llmfw.core.training.launch import check_nested
 
 
@@ -83,26 +79,17 @@ def sweep(
     name = resolved.root.run.name or f"sweep-{'-'.join(resolved.plugin_names) or 'fit'}"
     wanted = Path(resolved.root.run.dir) if resolved.root.run.dir else None
     fingerprint = fingerprint_of(search, base)
-    found = find_resumable(fingerprint, wanted) if resume and wanted else None
-    if resume and not wanted:
-        found = find_resumable(fingerprint)
-    if resume and found is None:
-        raise CheckpointError(
-            "NOTHING-TO-RESUME", "there is no unfinished sweep with these settings",
-            mend="start it without --resume",
-        )  # fmt: skip
-    owned = open_run(
-        name=name,
-        folder=found.dir if found else wanted,
-        resume=found is not None,
+    with open_series(
         verb="sweep",
-        plugins=resolved.plugin_names,
+        name=name,
         fingerprint=fingerprint,
+        tracking=resolved.root.tracking,
+        folder=wanted,
+        resume=resume,
+        plugins=resolved.plugin_names,
         config={**resolved.flat(), **{one.key: one.said for one in swept}},
         config_yaml=resolved.to_yaml(),
-    )
-    session = Session(dir=owned.dir, journal=owned.journal, resumed=found is not None, id=owned.record.id)
-    with kept(owned, session, resolved.root.tracking):
+    ) as session:
         for line in (*base.notes, *note):
             say(f"note: {line}")
         say(f"sweep {session.dir}   {search.trials} runs over {', '.join(one.key for one in swept)}")
@@ -141,36 +128,27 @@ def _walk(search: Search, session: Session, told: Callable[[Trial], None]) -> li
 
 
 def _run(search: Search, number: int, settings: Mapping[str, str], session: Session) -> Trial:
-    folder = session.dir / "trials" / f"{number:03d}"
-    begun, start = (folder / "run.json").exists(), time.monotonic()
     say(f"trial {number + 1} of {search.trials}: {' '.join(f'{k}={v}' for k, v in settings.items())}")
-    try:
-        settled = settle_trial(search, settings, f"run.dir={folder}", f"run.name=trial-{number:03d}")
-        result = fit(assemble(settled, "fit"), resume="auto" if begun else "never", parent=session)
-        found = _values(result)
-        if search.metric not in found:
-            raise _no_metric(search.metric, found)
-    except (Interrupted, KeyboardInterrupt):
-        raise
-    except LlmfwError as error:
-        if error.code == "SWEEP-METRIC":
-            raise
-        say(f"trial {number + 1} failed: {error}")
-        return Trial(
-            number=number, settings=settings, status="FAILED", dir=folder, error=str(error),
-            seconds=time.monotonic() - start,
-        )  # fmt: skip
-    return Trial(
-        number=number, settings=settings, status="FINISHED", dir=folder, value=found[search.metric],
-        low=found.get(f"{search.metric}/low"), high=found.get(f"{search.metric}/high"),
-        seconds=time.monotonic() - start,
-    )  # fmt: skip
-
-
-def _values(result: FitResult) -> dict[str, float]:
-    """Every metric of a run by the name under which a sweep knows it."""
-    held_out = {f"validation/{name}": value for name, value in result.validation.items()}
-    return {**result.last, **flatten(result.after), **held_out}
+    child = run_child(
+        session,
+        f"trials/{number:03d}",
+        lambda *words: settle_trial(search, settings, *words),
+        name=f"trial-{number:03d}",
+    )
+    told: dict[str, Any] = {
+        "number": number,
+        "settings": settings,
+        "dir": child.dir,
+        "seconds": child.seconds,
+    }
+    if child.result is None:
+        say(f"trial {number + 1} failed: {child.error}")
+        return Trial(status="FAILED", error=child.error, **told)
+    found = figures_of(child.result)
+    if search.metric not in found:
+        raise _no_metric(search.metric, found)
+    low, high = (found.get(f"{search.metric}/{bound}") for bound in ("low", "high"))
+    return Trial(status="FINISHED", value=found[search.metric], low=low, high=high, **told)
 
 
 def _no_metric(metric: str, found: Mapping[str, float]) -> UsageError:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from llmfw.core.errors import ConflictError, LlmfwError, ResourceError, UsageError
 from llmfw.core.models.quantize import check_frozen, require_bitsandbytes
 from llmfw.core.schema import Root, TrainerConfig
+from llmfw.core.training.deepspeed import refuse_deepspeed
 
 _FLASH = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_3"}
 """Attention implementation -> the module it comes from."""
@@ -39,11 +40,12 @@ def _wrong(root: Root, training: bool) -> Iterator[LlmfwError]:
     yield from _attention(root, training)
     if not training:
         return
+    if root.trainer.strategy == "deepspeed":
+        refuse_deepspeed()
     check_frozen(root.model, root.adapter)
     if root.optimizer.name != "adamw":
         require_bitsandbytes("optimizer.name")
     yield from _adapter(root)
-    yield from _shared_out(root)
     yield from _precision(root)
 
 
@@ -56,26 +58,6 @@ def _adapter(root: Root) -> Iterator[LlmfwError]:
                 mend="set adapter.kind=lora, or leave it out",
                 key=f"adapter.{name}",
             )
-
-
-def _shared_out(root: Root) -> Iterator[LlmfwError]:
-    """DeepSpeed cuts parameters up; what FSDP2 refuses of this is told when settings are read."""
-    if root.trainer.strategy != "deepspeed":
-        return
-    if root.model.quantization != "none":
-        yield ConflictError(
-            "QUANTISE",
-            f"DeepSpeed shares parameters out, which a base in {root.model.quantization} doesn't bear",
-            mend="set trainer.strategy=ddp, or model.quantization=none",
-            key="trainer.strategy",
-        )
-    if root.optimizer.name != "adamw":
-        yield ConflictError(
-            "OPTIMIZER",
-            f"DeepSpeed shares out the state that {root.optimizer.name} keeps in blocks of 8 bits",
-            mend="set trainer.strategy=ddp, or optimizer.name=adamw",
-            key="optimizer.name",
-        )
 
 
 def _precision(root: Root) -> Iterator[LlmfwError]:

@@ -18,7 +18,6 @@ from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.models.shards import fill, like, whole, whole_state
 from llmfw.core.plan import Plan
 from llmfw.core.schema import Root, TrainerConfig
-from llmfw.core.training.deepspeed import refuse_deepspeed
 from llmfw.core.training.processes import Launcher
 
 _PATIENCE = timedelta(hours=6)
@@ -28,16 +27,13 @@ that has died ends the wait at once."""
 
 def check_strategy(plan: Plan, root: Root) -> None:
     """Refuse what a strategy can't do right, before any weight is read. What the settings alone tell is
-    refused when they're read (``llmfw.core.settings.parallel``).
+    refused when they're read (``llmfw.core.settings.parallel``, ``llmfw.core.training.combinations``).
 
     Raises:
         ConflictError: STRATEGY-SURGERY, a surgery whose parameters differ between processes under FSDP2.
-        ConflictError, ResourceError: DeepSpeed (``refuse_deepspeed``).
         UsageError: DEVICES, more GPUs than there are.
     """
     trainer = root.trainer
-    if trainer.strategy == "deepspeed":
-        refuse_deepspeed()
     if trainer.strategy == "fsdp2":
         for answer in plan.answers.get("llmfw_surgeries", ()):
             if answer.value.rank_local:

@@ -12,6 +12,7 @@ from llmfw.core.errors import ConflictError, ResourceError, UsageError
 from llmfw.core.schema import OptimizerConfig, Root, TrainerConfig
 from llmfw.core.settings.limits import check
 from llmfw.core.training import deepspeed
+from llmfw.core.training.combinations import check_combinations
 from llmfw.core.training.deepspeed import deepspeed_config, refuse_deepspeed
 from llmfw.core.training.strategies import ReplicatedStrategy, ShardedStrategy, check_strategy, strategy_of
 
@@ -94,7 +95,7 @@ def test_the_deepspeed_configuration_is_exact():
 def test_training_with_deepspeed_is_refused_for_the_reason_that_holds(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConflictError, match="needs GPUs"):
-        check_strategy(NOTHING, root(strategy="deepspeed", devices=2))
+        check_combinations(root(strategy="deepspeed", devices=2), training=True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(deepspeed.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ResourceError, match=r"llmfw\[deepspeed\]"):

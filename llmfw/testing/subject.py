@@ -7,22 +7,24 @@ import importlib
 import importlib.util
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmfw.core import discovery
 from llmfw.core.discovery import Card
 from llmfw.core.errors import ConflictError
 
 if TYPE_CHECKING:
+    from llmfw.core.assemble import Assembled, Verb
     from llmfw.core.fit import FitResult
     from llmfw.core.plan import Plan
     from llmfw.core.plugin import Plugin
 
+T = TypeVar("T")
 SMALL: Mapping[str, str] = {
     "model": "tiny-llama",
     "adapter.kind": "none",
@@ -61,6 +63,7 @@ class Subject:
     name: str
     folder: Path
     _runs: dict[str, FitResult] = field(default_factory=dict)
+    _made: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def card(self) -> Card:
@@ -168,6 +171,27 @@ class Subject:
         if key not in self._runs:
             self._runs[key] = llmfw.fit(*words, f"run.dir={self.folder / 'runs' / key}", plugins=chosen)
         return self._runs[key]
+
+    def assembled(
+        self,
+        changed: Mapping[str, str] | None = None,
+        *,
+        plugins: Sequence[str] | None = None,
+        verb: Verb = "fit",
+    ) -> Assembled:
+        """Everything that is decided before weights are read, for laws that look inside a run."""
+        from llmfw.core.assemble import assemble, settle
+
+        chosen = [self.name] if plugins is None else list(plugins)
+        words = self._words(self.settings | dict(changed or {}), chosen)
+        return assemble(settle(plugins=tuple(chosen), overrides=tuple(words)), verb)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made at the first call with this name: several laws look at one thing."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: T = self._made[name]
+        return made
 
     def generate(
         self,

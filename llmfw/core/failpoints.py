@@ -10,6 +10,8 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from llmfw.core.errors import UsageError
 
@@ -58,6 +60,22 @@ def planned(text: str) -> dict[str, tuple[int, str]]:
             )
         plan[name] = (int(count), action)
     return plan
+
+
+@contextmanager
+def armed(text: str) -> Iterator[None]:
+    """Plan this, in place of what the environment says, for the length of a block; counts begin at 0."""
+    planned(text)
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = text
+    _reached.clear()
+    try:
+        yield
+    finally:
+        _reached.clear()
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def failpoint(name: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from llmfw.core import failpoints
 from llmfw.core.errors import UsageError
-from llmfw.core.failpoints import Failpoint, failpoint, planned
+from llmfw.core.failpoints import Failpoint, armed, failpoint, planned
 
 
 def test_the_named_hit_acts_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +43,14 @@ def test_a_plan_is_read_by_name() -> None:
         "val.mid": (3, "raise"),
         "ckpt.mid_write": (1, "sleep"),
     }
+
+
+def test_an_armed_block_counts_anew_and_leaves_the_environment_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LLMFW_FAILPOINT", "ckpt.mid_write:1:kill")
+    for _ in range(2):
+        with armed("val.mid:1:raise"), pytest.raises(Failpoint):
+            failpoint("val.mid")
+    failpoint("val.mid")
+    assert failpoints.os.environ["LLMFW_FAILPOINT"] == "ckpt.mid_write:1:kill"

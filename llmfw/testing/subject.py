@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmfw.core import discovery
 from llmfw.core.discovery import Card
 from llmfw.core.errors import ConflictError
+from llmfw.testing.laws import NotApplicable, Violation
+from llmfw.testing.rounds import asked
 
 if TYPE_CHECKING:
     from llmfw.core.assemble import Assembled, Verb
@@ -159,17 +161,50 @@ class Subject:
         *,
         plugins: Sequence[str] | None = None,
         again: int = 0,
+        stopped_at: str = "",
     ) -> FitResult:
         """A run of the plugin (or of ``plugins``) with the kit's settings and ``changed``; a run with equal
         arguments is the same one, ``again`` tells repetitions apart.
-        """
-        import llmfw
 
-        chosen = [self.name] if plugins is None else list(plugins)
-        words = self._words(self.settings | dict(changed or {}), chosen)
-        key = hashlib.sha256(json.dumps([words, chosen, again]).encode()).hexdigest()[:16]
+        ``stopped_at``: a failpoint and its count, ``NAME:COUNT``; the run crashes there and is resumed.
+
+        Raises:
+            NotApplicable: not even a run of the plugin with the kit's settings ends well.
+        """
+        if self.failure is not None:
+            raise NotApplicable("a small run of it doesn't end well (law `runs`)")
+        return self._fit(dict(changed or {}), [self.name] if plugins is None else plugins, again, stopped_at)
+
+    @cached_property
+    def failure(self) -> Exception | None:
+        """What goes wrong in a run of the plugin with the kit's settings; None: it ends well."""
+        try:
+            if "sampler" in self.kinds and not asked(self).ended:
+                return Violation("its sampler doesn't end")
+            self._fit({}, [self.name])
+        except Exception as error:
+            return error
+        return None
+
+    def _fit(
+        self, changed: Mapping[str, str], plugins: Sequence[str], again: int = 0, stopped_at: str = ""
+    ) -> FitResult:
+        import llmfw
+        from llmfw.core.failpoints import Failpoint, armed
+
+        words, chosen = self._words(self.settings | dict(changed), plugins), list(plugins)
+        key = hashlib.sha256(json.dumps([words, chosen, again, stopped_at]).encode()).hexdigest()[:16]
+        words.append(f"run.dir={self.folder / 'runs' / key}")
         if key not in self._runs:
-            self._runs[key] = llmfw.fit(*words, f"run.dir={self.folder / 'runs' / key}", plugins=chosen)
+            if stopped_at:
+                try:
+                    with armed(f"{stopped_at}:raise"):
+                        llmfw.fit(*words, plugins=chosen)
+                except Failpoint:
+                    pass
+                else:
+                    raise AssertionError(f"the run never came to {stopped_at}")
+            self._runs[key] = llmfw.fit(*words, plugins=chosen, resume="auto" if stopped_at else "never")
         return self._runs[key]
 
     def assembled(

@@ -13,7 +13,7 @@ class Throughput(Callback):
     ``time/step_seconds``.
 
     The clock runs from the step's begin to its end, without loading, validation, samples and checkpoints. Put
-    it first among callbacks. The report gets ``tokens_per_second``.
+    it first among callbacks. The report gets ``tokens_per_second``, the module's ``train_seconds`` the sum.
     """
 
     def __init__(self, log_every: int = 1) -> None:
@@ -31,6 +31,8 @@ class Throughput(Callback):
     ) -> None:
         """Stop the clock."""
         seconds = max(time.monotonic() - self._begun, 1e-9)
+        module: Any = pl_module
+        module.train_seconds = getattr(module, "train_seconds", 0.0) + seconds
         outputs["tokens_per_second"] = outputs["tokens"] / seconds
         if outputs["step"] % self.log_every and outputs["step"] != trainer.max_steps:
             return

@@ -13,6 +13,7 @@ from llmfw.callbacks import SignalWatch
 from llmfw.core.assemble import Assembled
 from llmfw.core.auxiliary import open_auxiliary
 from llmfw.core.checkpoint import newest_verified, read_manifest
+from llmfw.core.costs import PREFIXES, Cost, peak_memory, read_cost
 from llmfw.core.data import Prepared, RowsData, prepare
 from llmfw.core.determinism import pinned
 from llmfw.core.errors import ConflictError, DataError
@@ -32,6 +33,7 @@ from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import say
 from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
 from llmfw.core.tracking import JournalView, read_journal, read_record
+from llmfw.core.training.accounts import settle_costs
 from llmfw.core.training.final import save_final
 from llmfw.core.training.launch import check_launch, check_nested, one_voice
 from llmfw.core.training.moments import measured_at
@@ -64,6 +66,7 @@ class FitResult:
     rounds: int = 0
     stopped_by: str | None = None
     """Why training ended early: early_stopping, max_time; None where it went to the last step."""
+    cost: Cost = field(default_factory=Cost)
     mlflow: Mapping[str, str] = field(default_factory=dict)
     unsent: int = 0
 
@@ -90,6 +93,7 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
         pinned(root.trainer),
         open_session(assembled, resume, parent=parent) as session,
         together(),
+        peak_memory() as peak,
     ):
         assembled.run.dir = session.dir
         for note in assembled.plan.notes:
@@ -108,6 +112,7 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
             result = _train(assembled, session, prepared, assembled.settled.source, watch)
         else:
             result = _rounds(assembled, session, prepared, sampler, watch)
+        result = replace(result, cost=settle_costs(session, peak))
     return replace(result, mlflow=session.mlflow, unsent=session.unsent)
 
 
@@ -171,7 +176,14 @@ def _finish(assembled: Assembled, session: Session, job: Job, module: TrainModul
         for when, measured in told.items():
             write_down(measured, session.journal, session.dir, step=steps, when=when)
         tell_streamed(session, job.prepared, steps)
-        session.journal.event("trained", durable=True, steps=steps, stopped_by=module.stopped_by)
+        session.journal.event(
+            "trained",
+            durable=True,
+            steps=steps,
+            stopped_by=module.stopped_by,
+            tokens=module.tokens_seen,
+            seconds=module.train_seconds,
+        )
     return _result(
         session, assembled, final, steps=steps, found=found, after=after, stopped_by=module.stopped_by
     )
@@ -252,6 +264,7 @@ def result_of(folder: Path) -> FitResult:
         final=inner / "final",
         rounds=len(rounds),
         stopped_by=ended[-1].fields["stopped_by"],
+        cost=read_cost(folder),
         mlflow=record.mlflow,
     )
 
@@ -261,7 +274,7 @@ def _trained(view: JournalView) -> tuple[dict[str, float], dict[str, float], dic
     trained = {
         name: points
         for name, points in view.series.items()
-        if not name.startswith(("start/", "validation/", "end/", "evaluate"))
+        if not name.startswith(("start/", "validation/", "end/", "evaluate", *PREFIXES))
     }
     first = {name: points[0][1] for name, points in trained.items()}
     last = {name: points[-1][1] for name, points in trained.items()}

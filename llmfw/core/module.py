@@ -79,6 +79,8 @@ class TrainModule(LightningModule):
         saving.
         """
         self.tokens_seen = 0
+        self.train_seconds = 0.0
+        """Of the steps behind ``tokens_seen``, as Throughput's clock had them."""
         self.stopped_by: str | None = None
         """Why training ended before ``max_steps``: early_stopping, max_time, SIGTERM or SIGINT."""
         self.latest_validation: tuple[int, Mapping[str, float]] | None = None
@@ -338,7 +340,7 @@ class TrainModule(LightningModule):
         checkpoint["state_dict"] = {name: state[name] for name in self.kept_names()}
         if self.local_names:
             checkpoint["ranks"] = local_state(checkpoint, self.local_names)
-        checkpoint["llmfw"] = {"tokens_seen": self.tokens_seen}
+        checkpoint["llmfw"] = {"tokens_seen": self.tokens_seen, "train_seconds": self.train_seconds}
         if job.stream is not None:
             checkpoint["llmfw"]["stream"] = job.stream.position(int(checkpoint["global_step"]))
         held = self.whole_weights()
@@ -360,6 +362,7 @@ class TrainModule(LightningModule):
         if self.job.load is not None:
             self.job.load(self.built, Path(checkpoint[FOLDER]))
         self.tokens_seen = int(checkpoint["llmfw"]["tokens_seen"])
+        self.train_seconds = float(checkpoint["llmfw"].get("train_seconds", 0.0))
         position = checkpoint["llmfw"].get("stream")
         if self.job.stream is not None and position is not None:
             self.job.stream.restore(int(checkpoint["global_step"]), position)

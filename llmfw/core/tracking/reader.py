@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmfw.core.costs.record import PREFIXES
 from llmfw.core.errors import DataError
 from llmfw.core.tracking.journal import decode
 
-UNREPEATABLE = ("time/", "sys/", "throughput/")
+UNREPEATABLE = ("time/", "sys/", "throughput/", *PREFIXES)
 """Prefixes of series that differ between two equal runs."""
 
 

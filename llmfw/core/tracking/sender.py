@@ -25,7 +25,9 @@ LONGEST_PARAM = 500
 LOCKED = "database is locked"
 """What sqlite says while another process writes; it passes."""
 
-_ARTIFACTS = ("config.yaml", "plan.json", "cards.json", "environment.json", "git.diff", "report.html")
+_ARTIFACTS = (
+    "config.yaml", "plan.json", "cards.json", "environment.json", "git.diff", "report.html", "costs.json",
+)  # fmt: skip
 _FOLDERS = ("tables", "evaluations")
 
 

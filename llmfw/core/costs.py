@@ -1,1 +1,0 @@
-"""What a run costs: tokens, seconds, memory; and what each plugin's parts cost in it."""

@@ -1,0 +1,8 @@
+"""What a run costs: tokens, seconds, memory; and what each plugin's parts cost in it."""
+
+from __future__ import annotations
+
+from llmfw.core.costs.memory import Peak, peak_memory
+from llmfw.core.costs.record import FILE, PREFIXES, Cost, Part, read_cost, total_of
+
+__all__ = ["FILE", "PREFIXES", "Cost", "Part", "Peak", "peak_memory", "read_cost", "total_of"]

@@ -1,0 +1,36 @@
+"""The cost of a run, once it has ended: read from its journals, kept in its folder."""
+
+from __future__ import annotations
+
+from llmfw.core.costs import FILE, Cost, Peak
+from llmfw.core.session import Session
+from llmfw.core.tracking import read_journal
+from llmfw.core.tracking.files import write_json
+
+
+def settle_costs(session: Session, peak: Peak) -> Cost:
+    """The run's cost: into ``costs.json``, the journal (``cost/tokens`` ...) and back to the caller.
+
+    Processes other than the main one have no journal, and tell nothing.
+    """
+    if session.journal is None:
+        return Cost()
+    session.journal.flush()
+    rounds = sorted((session.dir / "rounds").glob("*/journal.jsonl"))
+    own = read_journal(session.dir / "journal.jsonl")
+    ended = [view.of("trained")[-1:] for view in ([read_journal(path) for path in rounds] or [own])]
+    trained = [event.fields for events in ended for event in events]
+    host, gpu = peak.host, peak.gpu
+    cost = Cost(
+        tokens=sum(int(told.get("tokens", 0)) for told in trained),
+        train_seconds=sum(float(told.get("seconds", 0.0)) for told in trained),
+        seconds=own.seconds,
+        host_gib=None if host is None else host / 2**30,
+        gpu_gib=None if gpu is None else gpu / 2**30,
+        memory=peak.how,
+    )
+    write_json(session.dir / FILE, cost.to_json())
+    figures = ("tokens", "train_seconds", "seconds", "host_gib", "gpu_gib")
+    known = {f"cost/{name}": float(value) for name in figures if (value := getattr(cost, name)) is not None}
+    session.journal.metrics(own.last_step, known)
+    return cost

@@ -19,6 +19,7 @@ from typing import Any
 
 from llmfw.core import errors
 from llmfw.core.errors import ConflictError, LlmfwError, ResourceError, UsageError
+from llmfw.core.guard import excuse
 from llmfw.core.say import process_rank, under_srun
 from llmfw.core.schema import TrainerConfig
 
@@ -172,6 +173,7 @@ def lost(error: BaseException) -> ResourceError:
     )
 
 
+@excuse
 def is_loss_of_rank(error: BaseException) -> bool:
     """Whether an exception says that a connection to another process broke."""
     from torch.distributed import DistError

@@ -1,1 +1,0 @@
-"""Watches over plugin code while it's imported or a hook runs: exits, hangs, thefts."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -18,9 +18,13 @@ from llmfw.core.errors import ConflictError, PluginError
 from llmfw.core.plugin import Plugin
 
 GROUP = "llmfw.plugins"
+KINDS = ("loss", "sampler", "datamodule", "transform", "surgery", "kv_cache", "decoder", "service")
+"""What a plugin may be; a card may name several."""
 _KEYS = frozenset(
     "name summary kinds api verbs paper neutral commands needs offers conflicts_with conformance".split()
 )
+_NEUTRAL = frozenset("baseline exact tolerance settings".split())
+_CONFORMANCE = frozenset("xfail settings".split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +40,16 @@ class Card:
     """Where card.toml, config.yaml and README.md lie; None for a one-file plugin."""
     summary: str = ""
     kinds: tuple[str, ...] = ()
-    """loss, sampler, datamodule, transform, surgery, kv_cache, decoder, service; empty: read off the hooks.
-    """
+    """Some of ``KINDS``; empty: read off the hooks."""
     api: tuple[int, int] = (1, 1)
     """First and last contract version that the plugin was written for."""
     verbs: tuple[str, ...] = ("fit", "generate")
     """Core verbs that make sense with the plugin alone."""
     paper: Mapping[str, Any] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)
-    """``baseline``, ``exact`` and the ``settings`` at which the plugin equals it."""
+    """``baseline``, and the ``settings`` at which the plugin equals it: bit for bit where ``exact``, else
+    within ``tolerance``.
+    """
     commands: Mapping[str, str] = field(default_factory=dict)
     """Verb of the command line -> one line of help; at most one."""
     needs: tuple[str, ...] = ()
@@ -96,32 +101,7 @@ def _read(entry: EntryPoint) -> Card:
         raise PluginError(
             "CARD", f"plugin {entry.name!r} has an unreadable card: {error}", mend="mend the TOML", file=file
         ) from error
-    unknown = sorted(set(text) - _KEYS)
-    if unknown:
-        raise PluginError(
-            "CARD",
-            f"unknown key {unknown[0]!r}",
-            mend=f"use one of {', '.join(sorted(_KEYS))}",
-            file=file,
-            key=unknown[0],
-        )
-    if text.get("name") != entry.name:
-        raise PluginError(
-            "CARD",
-            f"the card's name {text.get('name')!r} isn't the entry point's {entry.name!r}",
-            mend="make them equal",
-            file=file,
-            key="name",
-        )
-    commands = text.get("commands", {})
-    if len(commands) > 1:
-        raise PluginError(
-            "CARD",
-            f"{len(commands)} commands",
-            mend="a plugin owns at most one verb",
-            file=file,
-            key="commands",
-        )
+    _check(text, entry.name, file)
     api = text.get("api", [1, 1])
     lists: dict[str, Any] = {
         key: tuple(text[key])
@@ -132,13 +112,87 @@ def _read(entry: EntryPoint) -> Card:
         **known,
         **lists,
         summary=text.get("summary", ""),
-        api=(int(api[0]), int(api[-1])),
+        api=(api[0], api[-1]),
         paper=text.get("paper", {}),
         neutral=text.get("neutral", {}),
-        commands=commands,
+        commands=text.get("commands", {}),
         xfail=text.get("conformance", {}).get("xfail", {}),
         conformance=text.get("conformance", {}).get("settings", {}),
     )
+
+
+def _check(text: Mapping[str, Any], name: str, file: Path) -> None:
+    """Raise PluginError where a card says what no card can say."""
+
+    def known(found: Mapping[str, Any], keys: frozenset[str], place: str = "") -> None:
+        for key in sorted(set(found) - keys):
+            mend = f"use one of {', '.join(sorted(keys))}"
+            raise PluginError("CARD", f"unknown key {key!r}", mend=mend, file=file, key=f"{place}{key}")
+
+    def table(key: str, check: Callable[[Any], bool] = lambda value: True, of: str = "") -> Mapping[str, Any]:
+        found: Any = text
+        for part in key.split("."):
+            found = found.get(part, {})
+        if not isinstance(found, dict):
+            raise PluginError("CARD", f"{found!r} is no table", mend=f"write [{key}]", file=file, key=key)
+        for inner, value in found.items():
+            if not check(value):
+                place = f"{key}.{inner}"
+                raise PluginError("CARD", f"{value!r} isn't {of}", mend=f"give {of}", file=file, key=place)
+        return found
+
+    known(text, _KEYS)
+    if text.get("name") != name:
+        raise PluginError(
+            "CARD",
+            f"the card's name {text.get('name')!r} isn't the entry point's {name!r}",
+            mend="make them equal",
+            file=file,
+            key="name",
+        )
+    if not isinstance(summary := text.get("summary", ""), str):
+        raise PluginError("CARD", f"{summary!r} isn't a text", mend="give a line", file=file, key="summary")
+    for key in ("kinds", "verbs", "needs", "offers", "conflicts_with"):
+        words = text.get(key, [])
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            mend = f'write {key} = ["...", "..."]'
+            raise PluginError("CARD", f"{words!r} isn't a list of words", mend=mend, file=file, key=key)
+    for kind in text.get("kinds", []):
+        if kind not in KINDS:
+            mend = f"use some of {', '.join(KINDS)}"
+            raise PluginError("CARD", f"unknown kind {kind!r}", mend=mend, file=file, key="kinds")
+    api = text.get("api", [1, 1])
+    whole = isinstance(api, list) and len(api) in (1, 2) and {type(one) for one in api} == {int}
+    if not whole or api[0] > api[-1]:
+        mend = "give the first and last version of the hooks that it was written for, [1, 1]"
+        raise PluginError("CARD", f"{api!r} is no range of versions", mend=mend, file=file, key="api")
+    table("paper")
+    if (count := len(table("commands", lambda value: isinstance(value, str), "a line of help"))) > 1:
+        mend = "a plugin owns at most one verb"
+        raise PluginError("CARD", f"{count} commands", mend=mend, file=file, key="commands")
+    neutral = table("neutral")
+    known(neutral, _NEUTRAL, "neutral.")
+    baseline = neutral.get("baseline")
+    if table("neutral.settings", _plain, "a plain value") and not (isinstance(baseline, str) and baseline):
+        what, mend = "the neutral settings have no baseline", "name what they equal"
+        raise PluginError("CARD", what, mend=mend, file=file, key="neutral.baseline")
+    if not isinstance(exact := neutral.get("exact", False), bool):
+        what, mend = f"{exact!r} is neither true nor false", "say which"
+        raise PluginError("CARD", what, mend=mend, file=file, key="neutral.exact")
+    tolerance = neutral.get("tolerance", 1.0)
+    number = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
+    if not (number and tolerance > 0) or (exact and "tolerance" in neutral):
+        what = f"the tolerance is {tolerance!r} and exact is {str(exact).lower()}"
+        mend = "give a number above 0, or exact = true without a tolerance"
+        raise PluginError("CARD", what, mend=mend, file=file, key="neutral.tolerance")
+    known(table("conformance"), _CONFORMANCE, "conformance.")
+    reason = "a reason in words"
+    table("conformance.xfail", lambda value: isinstance(value, str) and bool(value.strip()), reason)
+    table("conformance.settings", _plain, 'a plain value (a dotted key stands in quotes: "trainer.threads")')
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, (str, int, float, bool))
 
 
 @cache

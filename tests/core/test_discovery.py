@@ -43,6 +43,23 @@ def test_an_unknown_plugin_is_refused_with_the_nearest_installed_names(tmp_path:
         ("color = 'red'", "color"),
         ("kinds = [", "unreadable"),
         ("[commands]\na = 'x'\nb = 'y'", "at most one verb"),
+        ("kinds = ['lost']", "kinds: unknown kind 'lost'; use some of loss, sampler"),
+        ("kinds = 'loss'", "kinds: 'loss' isn't a list of words"),
+        ("api = ['one']", "api: .* is no range"),
+        ("api = [2, 1]", "api: .* is no range"),
+        ("paper = 'mine'", "paper: 'mine' is no table"),
+        ("[neutral]\nbase = 'x'", "neutral.base: unknown key 'base'; use one of baseline, exact"),
+        ("[neutral.settings]\nalpha = 1", "neutral.baseline: .* have no baseline"),
+        ("[neutral]\nbaseline = 'x'\nsettings = {alpha = [1]}", "neutral.settings.alpha: .* a plain value"),
+        ("[neutral]\nexact = 'yes'", "neutral.exact: 'yes' is neither true nor false"),
+        ("[neutral]\ntolerance = 0", "neutral.tolerance: the tolerance is 0"),
+        (
+            "[neutral]\nexact = true\ntolerance = 1e-6",
+            "neutral.tolerance: .* exact is true; .* without a tolerance",
+        ),
+        ("[conformance]\nskip = 'x'", "conformance.skip: unknown key"),
+        ("[conformance.xfail]\ncard = ' '", "conformance.xfail.card: .* a reason in words"),
+        ("[conformance.settings]\ntrainer.threads = 1", "conformance.settings.trainer: .* in quotes"),
     ],
 )
 def test_a_broken_card_harms_nobody_until_the_plugin_is_named(tmp_path: Path, card: str, word: str):

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llmfw.core.discovery import KINDS as KINDS
+
 if TYPE_CHECKING:
     from llmfw.testing.subject import Subject
 
-KINDS = ("loss", "sampler", "datamodule", "transform", "surgery", "kv_cache", "decoder", "service")
-_HOMES = ("general", "runs", "losses", "data", "surgeries", "decoding", "services", "processes", "company")
+_HOMES = (
+    "general", "runs", "losses", "data", "surgeries", "operated", "decoding", "services", "processes", "company",
+)  # fmt: skip
 """Modules of this package that hold laws, in the order in which they are checked."""
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from llmfw.testing.subject import Subject
 
 _HOMES = (
-    "general", "runs", "losses", "data", "surgeries", "operated", "decoding", "services", "processes", "company",
+    "general", "runs", "losses", "data", "surgeries", "operated", "decoding", "services", "processes",
+    "company",
 )  # fmt: skip
 """Modules of this package that hold laws, in the order in which they are checked."""
 

@@ -77,17 +77,18 @@ def difference(
     for name in names or sorted({*one.series, *other.series}):
         if names and not (name in one.series and name in other.series):
             continue
-        found = _series_difference(
+        found = series_difference(
             name, one.series.get(name, ()), other.series.get(name, ()), tolerance=tolerance
         )
         if found:
             return found
-    return _weights_difference(one.weights, other.weights, tolerance)
+    return weights_difference(one.weights, other.weights, tolerance)
 
 
-def _series_difference(
+def series_difference(
     name: str, one: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]], *, tolerance: float
 ) -> str | None:
+    """Where two series part first; ``tolerance`` as of ``difference``."""
     left, right = dict(one), dict(other)
     for step in sorted({*left, *right}):
         if step not in left or step not in right:
@@ -98,9 +99,12 @@ def _series_difference(
     return None
 
 
-def _weights_difference(
-    one: Mapping[str, Tensor], other: Mapping[str, Tensor], tolerance: float
+def weights_difference(
+    one: Mapping[str, Tensor], other: Mapping[str, Tensor], tolerance: float = 0.0
 ) -> str | None:
+    """The first of ``other``'s weights that ``one`` lacks or has otherwise; ``tolerance`` as of
+    ``difference``.
+    """
     for name, right in other.items():
         if name not in one:
             return f"the weights lack {name}"

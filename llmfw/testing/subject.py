@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,6 +67,8 @@ class Subject:
     folder: Path
     _runs: dict[str, FitResult] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
+    traces: list[tuple[str, str]] = field(default_factory=list)
+    """(law, what it left changed in the process), kept by the frame."""
 
     @cached_property
     def card(self) -> Card:
@@ -86,11 +89,18 @@ class Subject:
 
     def module(self, name: str) -> ModuleType | None:
         """A module of its package (functional, reference, reproduce ...); None: it has none."""
-        package = self.card.value.partition(":")[0].rpartition(".")[0]
-        full = f"{package}.{name}" if package else name
-        if not package or importlib.util.find_spec(full) is None:
+        package = _package(self.card)
+        if not package or importlib.util.find_spec(f"{package}.{name}") is None:
             return None
-        return importlib.import_module(full)
+        return plugin_module(self.name, name)
+
+    def has_method(self, file: str) -> bool:
+        """Whether a source file holds the plugin's method: in its package any but the wiring, plugin.py."""
+        module = sys.modules[self.plugin_class.__module__]
+        home = Path(module.__file__ or "")
+        if self.card.folder is None or len(list(self.card.folder.glob("*.py"))) <= 2:
+            return Path(file) == home
+        return Path(file).is_relative_to(self.card.folder) and Path(file) != home
 
     # --- the settings of its runs ---------------------------------------------------------------------------
 
@@ -169,11 +179,17 @@ class Subject:
         ``stopped_at``: a failpoint and its count, ``NAME:COUNT``; the run crashes there and is resumed.
 
         Raises:
-            NotApplicable: not even a run of the plugin with the kit's settings ends well.
+            NotApplicable: as of ``trained_well``.
         """
+        self.trained_well()
+        return self._fit(dict(changed or {}), [self.name] if plugins is None else plugins, again, stopped_at)
+
+    def trained_well(self) -> None:
+        """Raise NotApplicable where the plugin doesn't train, or a run with the kit's settings fails."""
+        if "fit" not in self.card.verbs:
+            raise NotApplicable("`fit` isn't among the verbs of its card")
         if self.failure is not None:
             raise NotApplicable("a small run of it doesn't end well (law `runs`)")
-        return self._fit(dict(changed or {}), [self.name] if plugins is None else plugins, again, stopped_at)
 
     @cached_property
     def failure(self) -> Exception | None:
@@ -258,3 +274,16 @@ _HOOKS = {
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def plugin_module(name: str, module: str) -> ModuleType:
+    """A module of an installed plugin's package, e.g. ``plugin_module("mine", "functional")``.
+
+    It's found through the entry point: a test stays right when the plugin moves to another distribution.
+    """
+    return importlib.import_module(f"{_package(discovery.card(name))}.{module}")
+
+
+def _package(card: Card) -> str:
+    """The package that holds the plugin's module; empty: a one-file plugin."""
+    return card.value.partition(":")[0].rpartition(".")[0]

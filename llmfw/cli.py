@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from llmfw.core import guard
 from llmfw.core.errors import ConflictError, LlmfwError, PluginError, ResourceError, UsageError
+from llmfw.core.records import Command
 from llmfw.verbs import ALIASES, CORE, VERBS
 
 if TYPE_CHECKING:
@@ -129,29 +131,34 @@ def _plugin_command(verb: str) -> click.Command:
         )
     card = cards[0]
     plugin_class = discovery.load_class(card)
-    try:
+    owner = guard.owner_named(card.name)
+    with guard.watch(owner, "its __init__", plugin_class.__init__):
         plugin = plugin_class(plugin_class.Config())
-        answer = getattr(plugin, "llmfw_commands", lambda: None)() or ()
-        found = [record.factory() for record in answer if record.name == verb]
-    except (Exception, SystemExit) as error:
-        file, line = discovery.place_of(error)
-        raise PluginError(
-            "PLUGIN-RAISED", f"plugin {card.name!r} ({card.origin}) can't build the verb {verb!r}: "
-            f"{type(error).__name__}: {error}", mend="mend or uninstall the plugin", file=file, line=line,
-        ) from error  # fmt: skip
-    if len(found) != 1 or not isinstance(found[0], click.Command):
-        raise PluginError(
-            "PLUGIN-COMMAND", f"the card of plugin {card.name!r} ({card.origin}) claims the verb {verb!r}, "
-            "but its llmfw_commands doesn't answer with it", mend="make the card and the hook agree",
-        )  # fmt: skip
-    _blame(found[0], card)
-    return found[0]
+    hook = getattr(plugin, "llmfw_commands", lambda: None)
+    with guard.watch(owner, "llmfw_commands", hook):
+        answer = hook()
+        found = [record for record in answer or () if record.name == verb]
+    if len(found) != 1 or not isinstance(found[0], Command):
+        raise _no_command(card, verb, hook)
+    with guard.watch(owner, f"the factory of the verb {verb!r} (llmfw_commands)", found[0].factory):
+        command = found[0].factory()
+    if not isinstance(command, click.Command):
+        raise _no_command(card, verb, found[0].factory)
+    _blame(command, card)
+    return command
+
+
+def _no_command(card: Card, verb: str, function: Any) -> PluginError:
+    file, line = guard.place_of_function(function)
+    return PluginError(
+        "PLUGIN-COMMAND", f"the card of plugin {card.name!r} ({card.origin}) claims the verb {verb!r}, "
+        "but its llmfw_commands doesn't answer with it", mend="make the card and the hook agree",
+        file=file, line=line,
+    )  # fmt: skip
 
 
 def _blame(command: click.Command, card: Card) -> None:
-    """Let what a plugin's verb raises be the plugin's error, not ours."""
-    from llmfw.core import discovery
-
+    """Let what a plugin's verb raises be the plugin's error, not ours; the verb may end with a code."""
     original = command.invoke
 
     def invoke(context: click.Context) -> Any:
@@ -159,13 +166,14 @@ def _blame(command: click.Command, card: Card) -> None:
             return original(context)
         except (LlmfwError, click.ClickException, click.Abort, click.exceptions.Exit, OSError, MemoryError):
             raise
+        except SystemExit as error:
+            code = error.code
+            raise click.exceptions.Exit(code if isinstance(code, int) else int(bool(code))) from None
         except Exception as error:
-            file, line = discovery.place_of(error)
-            raise PluginError(
-                "PLUGIN-RAISED", f"plugin {card.name!r} ({card.origin}) failed in llmfw {command.name}: "
-                f"{type(error).__name__}: {error}", mend="report it to the plugin's authors",
-                file=file, line=line,
-            ) from error  # fmt: skip
+            owner, what = guard.owner_named(card.name), f"llmfw {command.name}"
+            raise guard.failure(
+                error, owner, what, code="PLUGIN-RAISED", function=command.callback
+            ) from error
 
     command.invoke = invoke  # type: ignore[method-assign, assignment]
 
@@ -232,10 +240,12 @@ def run(arguments: Sequence[str]) -> int:
         _trace(error)
         print("error[INTERRUPTED] stopped by Ctrl-C; run it again when you like", file=sys.stderr)
         return 130
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, BrokenPipeError) and _reader_gone():
             return 141
-        known = translate(error)
+        known = translate(error) or guard.plugin_failure(error)
+        if known is None and isinstance(error, SystemExit):
+            raise
         if known is None:
             return _bug(error)
         _trace(error)
@@ -272,7 +282,7 @@ def _reader_gone() -> bool:
     return True
 
 
-def translate(error: Exception) -> LlmfwError | None:
+def translate(error: BaseException) -> LlmfwError | None:
     """The user's error behind an exception; None where it's a bug."""
     if isinstance(error, LlmfwError):
         return error
@@ -310,7 +320,7 @@ def _trace(error: BaseException) -> None:
         traceback.print_exception(error)
 
 
-def _bug(error: Exception) -> int:
+def _bug(error: BaseException) -> int:
     import traceback
 
     from llmfw.core.say import first_to_say

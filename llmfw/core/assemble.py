@@ -13,8 +13,8 @@ from llmfw.core import discovery
 from llmfw.core.config import Resolved, load_config
 from llmfw.core.defaults import Defaults
 from llmfw.core.discovery import Card
-from llmfw.core.errors import ConflictError, PluginError, UsageError
-from llmfw.core.hookspecs import API_VERSION
+from llmfw.core.errors import ConflictError, UsageError
+from llmfw.core.guard import owner_named, watch
 from llmfw.core.manager import DEFAULTS, PluginManager
 from llmfw.core.plan import Plan, make_plan
 from llmfw.core.records import DatasetTransform
@@ -190,13 +190,6 @@ def _check_cards(cards: Sequence[Card], verb: Verb) -> None:
                 mend=f"switch one of them off (--no-plugin {enemies[0]})",
                 key="plugins",
             )
-        if not card.api[0] <= API_VERSION <= card.api[1]:
-            raise PluginError(
-                "PLUGIN-API",
-                f"plugin {card.name!r} ({card.origin}) was written for hooks {card.api[0]} to {card.api[1]}, "
-                f"this is {API_VERSION}",
-                mend="install a version of it that fits",
-            )
         if verb == "fit" and "fit" not in card.verbs:
             other = (
                 f"llmfw {card.verbs[0]} --plugin {card.name}"
@@ -215,17 +208,8 @@ def build_manager(resolved: Resolved, verb: Verb) -> PluginManager:
     instances: list[tuple[str, object]] = []
     for card in cards:
         plugin_class = discovery.load_class(card)
-        try:
+        with watch(owner_named(card.name), "its __init__", plugin_class.__init__):
             instances.append((card.name, plugin_class(resolved.plugin_settings[card.name])))
-        except (Exception, SystemExit) as error:
-            file, line = discovery.place_of(error)
-            raise PluginError(
-                "PLUGIN-RAISED",
-                f"plugin {card.name!r} ({card.origin}) can't be built: {type(error).__name__}: {error}",
-                mend="mend the plugin, or leave it out",
-                file=file,
-                line=line,
-            ) from error
     return PluginManager(instances, Defaults(None), {card.name: card.origin for card in cards})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from llmfw.core import discovery
 from llmfw.core.errors import LlmfwError, PluginError, UsageError
+from llmfw.core.guard import owner_named, watch
 from llmfw.core.schema import Root
 from llmfw.core.settings.interpolation import at, escape, resolve
 from llmfw.core.settings.keys import (
@@ -26,6 +27,7 @@ from llmfw.core.settings.keys import (
     leaves,
     plain_value,
     root_section,
+    section,
 )
 from llmfw.core.settings.layers import (
     Layer,
@@ -202,7 +204,10 @@ def _config_class(name: str) -> type:
             f"plugin {name!r} ({card.origin}) has the name of a core setting",
             mend="rename the plugin",
         )
-    return discovery.load_class(card).Config
+    cls: type = discovery.load_class(card).Config
+    with watch(owner_named(name), "its Config", cls):
+        section(cls, name)  # kept: its defaults are made once
+    return cls
 
 
 def _overlays(root: Section, names: Sequence[str], unknown: Unknown) -> list[Layer]:
@@ -326,8 +331,20 @@ def _instance(cls: type, tree: Mapping[str, Any], plugin: str | None) -> Any:
     """An instance of a settings dataclass, merged into its OmegaConf structure."""
     from omegaconf import OmegaConf
 
-    try:
+    def build() -> Any:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), escape(tree)))
+
+    try:
+        if plugin is None:
+            return build()
+        with watch(
+            owner_named(plugin), "its Config", getattr(cls, "__post_init__", None), code="PLUGIN-CONFIG"
+        ):
+            try:
+                return build()
+            except (ValueError, AssertionError) as error:
+                refused = error
+        raise refused
     except LlmfwError:
         raise
     except (ValueError, AssertionError) as error:
@@ -339,14 +356,6 @@ def _instance(cls: type, tree: Mapping[str, Any], plugin: str | None) -> Any:
             else "llmfw config --keys explains them"
         )
         raise UsageError("CONFIG-RANGE", what, mend=mend, key=plugin) from error
-    except Exception as error:
-        if plugin is None:
-            raise
-        raise PluginError(
-            "PLUGIN-CONFIG",
-            f"the Config of plugin {plugin!r} can't be built: {type(error).__name__}: {error}",
-            mend="mend the plugin", key=plugin,
-        ) from error  # fmt: skip
 
 
 def _plugin_ranges(

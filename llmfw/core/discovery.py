@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 from typing import Any
 
-from llmfw.core.errors import ConflictError, PluginError
+from llmfw.core.errors import PluginError
+from llmfw.core.guard import IMPORTING, Owner, know, place_of_module, told, watch
 from llmfw.core.plugin import Plugin
 
 GROUP = "llmfw.plugins"
@@ -80,9 +83,24 @@ def _folder(entry: EntryPoint) -> Path | None:
     return None
 
 
+def _origin(entry: EntryPoint) -> tuple[str, str]:
+    """Distribution and version, also of one whose metadata says neither."""
+    return _metadata(entry, "Name") or "unknown", _metadata(entry, "Version") or "of no version"
+
+
+def _metadata(entry: EntryPoint, key: str) -> str | None:
+    metadata = entry.dist.metadata if entry.dist else None
+    return metadata[key] if metadata is not None and key in metadata else None
+
+
+def _place(entry: EntryPoint) -> Path | None:
+    """The file that names the plugin, for messages."""
+    folder = getattr(entry.dist, "_path", None)  # importlib.metadata has no public name for it
+    return Path(folder) / "entry_points.txt" if folder is not None else None
+
+
 def _read(entry: EntryPoint) -> Card:
-    distribution = entry.dist.name if entry.dist else "unknown"
-    version = entry.dist.version if entry.dist else "0"
+    distribution, version = _origin(entry)
     folder = _folder(entry)
     known: dict[str, Any] = {
         "name": entry.name,
@@ -92,8 +110,7 @@ def _read(entry: EntryPoint) -> Card:
         "folder": folder,
     }
     if folder is None:
-        summary = (entry.dist.metadata["Summary"] if entry.dist else None) or ""
-        return Card(**known, summary=summary)
+        return Card(**known, summary=_metadata(entry, "Summary") or "")
     file = folder / "card.toml"
     try:
         text = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -195,21 +212,34 @@ def _plain(value: Any) -> bool:
     return isinstance(value, (str, int, float, bool))
 
 
+def _installed() -> Iterator[EntryPoint]:
+    """Entry points of the group; a distribution whose list of them can't be read has none."""
+    try:
+        yield from entry_points(group=GROUP)
+        return
+    except Exception:  # one torn file of anybody's would hide all others
+        found = list(distributions())
+    for distribution in found:
+        with suppress(Exception):
+            yield from distribution.entry_points.select(group=GROUP)
+
+
 @cache
-def _entries() -> tuple[tuple[EntryPoint, ...], tuple[tuple[str, str], ...]]:
-    """Entry points by name (first distribution wins) and the names that a second distribution also claims."""
+def _entries() -> tuple[tuple[EntryPoint, ...], Mapping[str, PluginError]]:
+    """Entry points by name (first distribution wins) and an error for names that a second one claims too."""
     found: dict[str, EntryPoint] = {}
-    twice: list[tuple[str, str]] = []
-    for entry in entry_points(group=GROUP):
+    twice: dict[str, PluginError] = {}
+    for entry in _installed():
         first = found.setdefault(entry.name, entry)
-        if first is not entry and (first.value, first.dist and first.dist.name) != (
-            entry.value,
-            entry.dist and entry.dist.name,
-        ):
-            twice.append(
-                (entry.name, f"{first.dist and first.dist.name} and {entry.dist and entry.dist.name}")
+        if (first.value, _origin(first)[0]) != (entry.value, _origin(entry)[0]):
+            owners = " and ".join(" ".join(_origin(one)) for one in (first, entry))
+            twice[entry.name] = PluginError(
+                "PLUGIN-TWICE",
+                f"plugin {entry.name!r} comes from {owners}",
+                mend="uninstall one of them",
+                file=_place(entry),
             )
-    return tuple(found.values()), tuple(twice)
+    return tuple(found.values()), twice
 
 
 @cache
@@ -221,6 +251,13 @@ def _all() -> tuple[dict[str, Card], dict[str, PluginError]]:
             cards[entry.name] = _read(entry)
         except PluginError as error:
             broken[entry.name] = error
+        except Exception as error:  # metadata and folders of all kinds of wrongness
+            broken[entry.name] = PluginError(
+                "CARD",
+                f"plugin {entry.name!r} ({' '.join(_origin(entry))}) can't be read: {told(error)}",
+                mend="mend its entry point, NAME = package.module:Class, or uninstall it",
+                file=_place(entry),
+            )
     return cards, broken
 
 
@@ -232,6 +269,38 @@ def cards() -> dict[str, Card]:
 def broken_cards() -> dict[str, PluginError]:
     """Installed plugins whose card can't be read; harmless until they are named."""
     return dict(_all()[1])
+
+
+def unusable() -> dict[str, PluginError]:
+    """Installed plugins that can be seen to be broken without importing them: a card that can't be read, a
+    name that two distributions claim, another version of the hooks.
+    """
+    known, broken = _all()
+    wrong = {card.name: error for card in known.values() if (error := _misfit(card)) is not None}
+    return {**broken, **wrong, **_entries()[1]}
+
+
+def unusable_line(switched_on: Collection[str] = ()) -> str | None:
+    """One line about those of them that aren't switched on; None where there are none."""
+    found = {name: error for name, error in unusable().items() if name not in switched_on}
+    if len(found) > 1:
+        return f"warning: plugins {', '.join(found)} can't be used (llmfw plugins list says why)"
+    return next((f"warning: {error}" for error in found.values()), None)
+
+
+def _misfit(card: Card) -> PluginError | None:
+    from llmfw.core.hookspecs import API_VERSION
+
+    if card.api[0] <= API_VERSION <= card.api[1]:
+        return None
+    return PluginError(
+        "PLUGIN-API",
+        f"plugin {card.name!r} ({card.origin}) was written for hooks {card.api[0]} to {card.api[1]}, "
+        f"this is {API_VERSION}",
+        mend="install a version of it that fits",
+        file=card.folder / "card.toml" if card.folder else None,
+        key="api",
+    )
 
 
 def forget() -> None:
@@ -249,14 +318,8 @@ def card(name: str) -> Card:
     known, broken = _all()
     if name in broken:
         raise broken[name]
-    for twice, owners in _entries()[1]:
-        if twice == name:
-            raise ConflictError(
-                "PLUGIN-TWICE",
-                f"plugin {name!r} comes from {owners}",
-                mend="uninstall one of them",
-                key="plugins",
-            )
+    if name in _entries()[1]:
+        raise _entries()[1][name]
     if name not in known:
         near = get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"installed are {', '.join(known) or 'none'}"
@@ -276,33 +339,52 @@ def overlay_path(card: Card) -> Path | None:
 
 
 def load_class(card: Card) -> type[Plugin]:
-    """Import the plugin. Whatever goes wrong in it, SystemExit included, is a PluginError that names it."""
+    """Import the plugin. Whatever goes wrong in it, SystemExit included, is a PluginError that names it.
+
+    Raises:
+        PluginError: PLUGIN-API, PLUGIN-IMPORT, PLUGIN-CLASS, and those of ``guard.watch``.
+    """
+    if (misfit := _misfit(card)) is not None:
+        raise misfit
     module_name, _, attribute = card.value.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (Exception, SystemExit) as error:
-        place = place_of(error)
-        raise PluginError(
-            "PLUGIN-IMPORT",
-            f"plugin {card.name!r} ({card.origin}) can't be imported: {type(error).__name__}: {error}",
-            mend="mend or uninstall the plugin",
-            file=place[0],
-            line=place[1],
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Plugin)):
-        raise PluginError(
-            "PLUGIN-CLASS",
-            f"{card.value} of {card.origin} isn't a subclass of llmfw.Plugin",
-            mend="derive the class from llmfw.Plugin",
-        )
-    return found
+    owner = owner_of(card)
+    named = [_place(entry) for entry in _entries()[0] if entry.name == card.name]
+    place = (str(named[0]) if named and named[0] else None, None)
+    with watch(owner, "its import", code="PLUGIN-IMPORT", place=place, times=IMPORTING):
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                file, line = place_of_module(module_name)
+                raise PluginError(
+                    "PLUGIN-IMPORT",
+                    f"{owner.title} has no {attribute or 'class'} in {module_name}",
+                    mend="mend the entry point, NAME = package.module:Class",
+                    file=file,
+                    line=line,
+                )
+            found = getattr(found, part)
+        if isinstance(found, type) and issubclass(found, Plugin):
+            return found
+    file, line = place_of_module(module_name)
+    raise PluginError(
+        "PLUGIN-CLASS",
+        f"{card.value} of {owner.title} isn't a subclass of llmfw.Plugin",
+        mend="derive the class from llmfw.Plugin",
+        file=file,
+        line=line,
+    )
 
 
-def place_of(error: BaseException) -> tuple[str | None, int | None]:
-    """File and line where an error arose: of the innermost frame, or of the syntax error itself."""
-    if isinstance(error, SyntaxError):
-        return error.filename, error.lineno
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace else (None, None)
+def owner_of(card: Card) -> Owner:
+    """The plugin with the files that are its own: its folder, else its package, else its one file."""
+    top, *rest = card.value.partition(":")[0].split(".")
+    roots: list[str] = []
+    if card.folder is not None:
+        roots.append(f"{card.folder}{os.sep}")
+    with suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(top)
+        if spec is not None and spec.submodule_search_locations and top != __name__.split(".")[0]:
+            roots += [f"{location}{os.sep}" for location in spec.submodule_search_locations]
+        elif spec is not None and not rest and spec.origin is not None:
+            roots.append(spec.origin)
+    return know(Owner(card.name, card.origin, tuple(dict.fromkeys(roots))))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmfw.core import discovery
-from llmfw.core.errors import ConflictError, PluginError, UsageError
+from llmfw.core.errors import PluginError, UsageError
 from tests.toys import installed, write_toy
 
 PLAIN = "from llmfw.core.plugin import Plugin\nclass Toy(Plugin):\n    pass\n"
@@ -72,14 +72,15 @@ def test_a_broken_card_harms_nobody_until_the_plugin_is_named(tmp_path: Path, ca
         assert "card.toml" in str(caught.value)
 
 
-def test_one_name_over_two_distributions_is_a_conflict_that_names_both(tmp_path: Path):
+def test_one_name_over_two_distributions_is_an_error_that_names_both(tmp_path: Path):
     write_toy(tmp_path, "twin", PLAIN)
     info = tmp_path / "other_twin-2.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-twin\nVersion: 2.0\n")
     (info / "entry_points.txt").write_text("[llmfw.plugins]\ntwin = other_twin.plugin:Toy\n")
-    with installed(tmp_path), pytest.raises(ConflictError) as caught:
+    with installed(tmp_path), pytest.raises(PluginError) as caught:
         discovery.card("twin")
+    assert caught.value.exit_code == 4
     assert "toy-twin" in str(caught.value) and "other-twin" in str(caught.value)
 
 

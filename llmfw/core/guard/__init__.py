@@ -40,12 +40,14 @@ __all__ = [
     "answering",
     "blaming",
     "excuse",
+    "failure",
     "farewell",
     "know",
     "owner_named",
     "place_of_function",
     "place_of_module",
     "plugin_failure",
+    "told",
     "watch",
 ]
 

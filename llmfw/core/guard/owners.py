@@ -80,9 +80,11 @@ def raised_in(error: BaseException) -> tuple[Owner, str, Place] | None:
     return best
 
 
-def place_of(error: BaseException, owner: Owner | None = None, function: Any = None) -> Place:
+def place_of(
+    error: BaseException, owner: Owner | None = None, function: Any = None, otherwise: Place = (None, None)
+) -> Place:
     """File and line to look at: of a syntax error itself, else of the plugin's innermost frame, else of the
-    function that was called, else of the innermost frame.
+    function that was called, else ``otherwise``, else of the innermost frame.
     """
     if isinstance(error, SyntaxError) and error.filename and os.path.isfile(error.filename):
         return error.filename, error.lineno
@@ -97,7 +99,7 @@ def place_of(error: BaseException, owner: Owner | None = None, function: Any = N
         for trace in _traces(error):
             if trace.tb_frame.f_code.co_filename == called[0]:
                 best = called[0], trace.tb_lineno
-    return best or (called if called[0] else last) or (None, None)
+    return best or next((place for place in (called, otherwise, last) if place and place[0]), (None, None))
 
 
 def place_of_function(function: Any) -> Place:
@@ -134,9 +136,7 @@ def failure(
         file, line = inner[2]
         who = f"{inner[0].title} failed in {inner[1]}, called by {owner.title} in {what}"
     else:
-        file, line = place_of(error, owner, function)
-        if inner is None and place[0] is not None:
-            file, line = place
+        file, line = place_of(error, owner, function, place)
     return PluginError(
         code,
         f"{who}: {told(error)}",

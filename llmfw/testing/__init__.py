@@ -1,17 +1,32 @@
-"""What plugin authors test with."""
+"""What plugin authors test with: the laws that every plugin keeps, tiny models, batches, a runner.
+
+    from llmfw.testing import check_plugin, parametrize_with_checks
+
+    pytest_plugins = ["llmfw.testing.fixtures"]   # in conftest.py: the fixtures
+
+Names are loaded on first use. docs/conformance.md tells how they are used.
+"""
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from llmfw.core.discovery import card
+from llmfw.core.lazy import door
 
+if TYPE_CHECKING:
+    from llmfw.testing.check import Outcome as Outcome
+    from llmfw.testing.check import check_plugin as check_plugin
+    from llmfw.testing.check import parametrize_with_checks as parametrize_with_checks
+    from llmfw.testing.distributions import installed as installed
+    from llmfw.testing.distributions import write_plugin as write_plugin
+    from llmfw.testing.subject import plugin_module as plugin_module
 
-def plugin_module(name: str, module: str) -> ModuleType:
-    """A module of an installed plugin's package, e.g. ``plugin_module("ld_dpo", "functional")``.
+_HOME = {
+    "check": ("Outcome", "check_plugin", "parametrize_with_checks"),
+    "distributions": ("installed", "write_plugin"),
+    "subject": ("plugin_module",),
+}
 
-    It's found through the entry point: a test stays right when the plugin moves to another distribution.
-    """
-    package = card(name).value.partition(":")[0].rpartition(".")[0]
-    return importlib.import_module(f"{package}.{module}")
+__all__ = sorted(name for names in _HOME.values() for name in names)
+
+__getattr__, __dir__ = door(__name__, _HOME)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from llmfw.core.errors import UsageError
+from llmfw.core.errors import LlmfwError, UsageError
+from llmfw.testing import traces
 from llmfw.testing.laws import Law, NotApplicable, laws
 from llmfw.testing.subject import Subject
 
 Status = Literal["passed", "failed", "skipped", "exempt", "exempt-but-passed"]
+Around = Callable[[Law], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,7 @@ class Outcome:
     statement: str
     status: Status
     message: str = ""
+    """Why it was skipped or exempt; what is broken, and how to mend it."""
     seconds: float = 0.0
 
     @property
@@ -41,16 +46,20 @@ def laws_for(subject: Subject) -> tuple[Law, ...]:
 
 
 def check_law(subject: Subject, law: Law) -> Outcome:
-    """Hold the plugin against one law."""
-    start, message = time.monotonic(), ""
+    """Hold the plugin against one law. What the law's runs leave changed in the process is put back, and
+    noted for the law ``leaves-no-trace``.
+    """
+    born(subject)
+    start, message, before = time.monotonic(), "", traces.look()
     try:
         law.check(subject)
         status: Status = "passed"
     except NotApplicable as reason:
         status, message = "skipped", str(reason)
-    except Exception as error:
-        status = "failed"
-        message = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        status, message = "failed", _told(error)
+    subject.traces += [(law.id, what) for what in traces.differences(before, traces.look())]
+    traces.put_back(before)
     exemption = subject.card.xfail.get(law.id)
     if exemption is not None and status == "failed":
         status, message = "exempt", exemption
@@ -63,33 +72,134 @@ def check_law(subject: Subject, law: Law) -> Outcome:
     )  # fmt: skip
 
 
+def _told(error: BaseException) -> str:
+    """An exception in one line: a violation or an error of ours speaks for itself."""
+    told = str(error) if isinstance(error, (AssertionError, LlmfwError)) else ""
+    return " ".join((told or f"{type(error).__name__}: {error}").split())
+
+
+def born(subject: Subject) -> None:
+    """Import the plugin; what that changes in the process is put back: ``quiet-birth`` tells of it."""
+    before = traces.look()
+    with suppress(LlmfwError):  # each law that needs the class says so
+        _ = subject.plugin_class
+    traces.put_back(before)
+
+
 def check_plugin(
     name: str,
     *,
     only: Sequence[str] = (),
     folder: Path | None = None,
     told: Callable[[Outcome], None] = lambda outcome: None,
+    around: Around = lambda law: nullcontext(),
 ) -> list[Outcome]:
     """Hold an installed plugin against every law of its kinds (or against ``only`` those), in order.
 
     Args:
         folder: where its runs go; None: a temporary folder.
         told: called with every outcome as it comes.
+        around: ``around(law)`` is entered while that law is checked, e.g. to show or hide what its runs say.
 
     Raises:
         UsageError: there is no such plugin or law, or an exemption from a law that doesn't exist.
+        PluginError: the plugin's card can't be read, or the plugin can't be imported.
     """
-    with tempfile.TemporaryDirectory(prefix="llmfw-check-") as place:
-        return list(_outcomes(Subject(name, folder or Path(place)), only, told))
+    with tempfile.TemporaryDirectory(prefix="llmfw-check-", ignore_cleanup_errors=True) as place:
+        return list(_outcomes(Subject(name, folder or Path(place)), only, told, around))
 
 
-def _outcomes(subject: Subject, only: Sequence[str], told: Callable[[Outcome], None]) -> Iterator[Outcome]:
-    known = {law.id for law in laws()}
-    for id in (*only, *subject.card.xfail):
-        if id not in known:
-            raise UsageError("LAW", f"there is no law {id!r}", mend=f"use one of {', '.join(sorted(known))}")
+def _outcomes(
+    subject: Subject, only: Sequence[str], told: Callable[[Outcome], None], around: Around
+) -> Iterator[Outcome]:
+    known_laws(only)
+    known_exemptions(subject)
+    _ = subject.plugin_class
     for law in laws_for(subject):
         if not only or law.id in only:
-            outcome = check_law(subject, law)
+            with around(law):
+                outcome = check_law(subject, law)
             told(outcome)
             yield outcome
+
+
+def known_laws(ids: Sequence[str]) -> None:
+    """Raise UsageError for an id that is no law's."""
+    from difflib import get_close_matches
+
+    known = [law.id for law in laws()]
+    for id in ids:
+        if id not in known:
+            near = get_close_matches(id, known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"laws are {', '.join(known)}"
+            raise UsageError("LAW", f"there is no law {id!r}", mend=hint)
+
+
+def known_exemptions(subject: Subject) -> None:
+    """Raise UsageError for an exemption on the card from a law that doesn't exist, or that isn't of the
+    plugin's kinds.
+    """
+    known_laws(list(subject.card.xfail))
+    own = {law.id for law in laws_for(subject)}
+    for id in subject.card.xfail:
+        if id not in own:
+            file = subject.card.folder / "card.toml" if subject.card.folder else None
+            raise UsageError(
+                "LAW",
+                f"plugin {subject.name!r} is exempt from {id!r}, a law of other kinds",
+                mend="remove it",
+                file=file,
+                key=f"conformance.xfail.{id}",
+            )
+
+
+def parametrize_with_checks(
+    plugins: Sequence[str], *, only: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator of a pytest function with the argument ``check``: one test for each plugin and law of its
+    kinds, with the id ``PLUGIN-LAW``. The tests of one plugin share their runs.
+
+        @parametrize_with_checks(["mine"])
+        def test_it_keeps_the_law(check):
+            check()
+
+    A skipped law is a skipped test; a law from which the card exempts the plugin is an expected failure, and
+    fails where it holds.
+    """
+    import pytest
+
+    known_laws(only)
+    cases = []
+    for name in plugins:
+        subject = _kept(name)
+        known_exemptions(subject)
+        chosen = [law for law in laws_for(subject) if not only or law.id in only]
+        cases += [pytest.param(_test_of(name, law), id=f"{name}-{law.id}") for law in chosen]
+    decorate: Callable[[Callable[..., None]], Callable[..., None]] = pytest.mark.parametrize("check", cases)
+    return decorate
+
+
+def _test_of(name: str, law: Law) -> Callable[[], None]:
+    def check() -> None:
+        import pytest
+
+        outcome = check_law(_kept(name), law)
+        if outcome.status == "skipped":
+            pytest.skip(outcome.message)
+        if outcome.status == "exempt":
+            pytest.xfail(outcome.message)
+        if not outcome.good:
+            pytest.fail(f"{outcome.message}\n\nThe law {law.id}: {law.statement}", pytrace=False)
+
+    return check
+
+
+_PLACES: list[tempfile.TemporaryDirectory[str]] = []
+"""Folders of the tests' runs, removed when the process ends."""
+
+
+@cache
+def _kept(name: str) -> Subject:
+    """The subject that all tests of a plugin in this process share."""
+    _PLACES.append(tempfile.TemporaryDirectory(prefix=f"llmfw-check-{name}-", ignore_cleanup_errors=True))
+    return Subject(name, Path(_PLACES[-1].name))

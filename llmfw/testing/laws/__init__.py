@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = (
     "general", "runs", "losses", "data", "surgeries", "operated", "decoding", "services", "processes",
-    "company",
+    "company", "traces",
 )  # fmt: skip
 """Modules of this package that hold laws, in the order in which they are checked."""
 

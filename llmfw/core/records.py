@@ -264,7 +264,11 @@ class CacheFactory:
     row as if it were alone, and rows can be dropped by ``batch_select_indices``); otherwise each prompt gets
     its own. ``after_prefill(cache)`` is called once a prompt has been read in full, before the first new
     token: the moment to evict. An attention function finds its cache in what the cache's ``update`` noted
-    just before: the two calls are adjacent in one thread.
+    just before: the two calls are adjacent in one thread. ``budget(prompt, new)`` is the most entries that
+    all layers together keep of one row, after a prompt of ``prompt`` tokens and ``new`` more; the conformance
+    kit holds the cache to it. An entry is one position in ``layer.keys``; a cache that keeps them elsewhere
+    has a method ``kept_tokens()`` that returns their number layer by layer. ``get_seq_length()`` is the
+    number of tokens read, whatever was evicted.
     """
 
     name: str
@@ -273,6 +277,7 @@ class CacheFactory:
     prefill_chunk: int | None = None
     after_prefill: Callable[[Any], None] | None = None
     batched: bool = False
+    budget: Callable[[int, int], int] | None = None
     refuses: tuple[Refusal, ...] = ()
 
 

@@ -19,6 +19,7 @@ from llmfw.core.records import Report, Surgery
 from llmfw.testing.laws import NotApplicable
 
 if TYPE_CHECKING:
+    from llmfw.core.assemble import Assembled
     from llmfw.testing.subject import Subject
 
 
@@ -81,13 +82,20 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def planned(subject: Subject, adapter: str | None = None) -> Assembled:
+    """The kit's run of the plugin before weights are read, whether or not it trains; ``adapter``: another
+    ``adapter.kind``.
+    """
+    return subject.assembled({} if adapter is None else {"adapter.kind": adapter}, verb="plan")
+
+
 def surgeries(subject: Subject, adapter: str | None = None) -> list[Surgery]:
     """The plugin's surgeries under the kit's settings.
 
     Raises:
         NotApplicable: it has none, or they change nothing on purpose there.
     """
-    assembled = subject.assembled({} if adapter is None else {"adapter.kind": adapter})
+    assembled = planned(subject, adapter)
     found = [surgery for _, surgery in surgeries_of(assembled) if not surgery.neutral]
     if not found:
         raise NotApplicable("its surgeries change nothing under the kit's settings")
@@ -103,7 +111,7 @@ def operate(
         adapter: another ``adapter.kind``.
         around: seed of the global generators while a surgery is applied; they're as before afterwards.
     """
-    assembled = subject.assembled({} if adapter is None else {"adapter.kind": adapter})
+    assembled = planned(subject, adapter)
     root, done = assembled.run.config, list[Operation]()
 
     def noted(surgery: Surgery) -> Callable[[Any, Any], Report]:

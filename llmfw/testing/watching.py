@@ -97,7 +97,12 @@ def outputs(policy: Any, batch: Batch) -> Tensor:
 
 
 def watched(subject: Subject, adapter: str | None = None) -> Watched:
-    """The kit's run of the plugin with a watcher in it; ``adapter``: another ``adapter.kind``."""
+    """The kit's run of the plugin with a watcher in it; ``adapter``: another ``adapter.kind``.
+
+    Raises:
+        NotApplicable: it trains nothing, or doesn't run at all (the law ``runs`` says why).
+    """
+    subject.trained_well()
     return subject.once(f"watched/{adapter}", lambda: _watch(subject, adapter))
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmfw.core.data import collate
 from llmfw.core.errors import LlmfwError
 from llmfw.core.models.names import plain_name
 from llmfw.core.models.rng import generator_of
 from llmfw.core.policies import policy_over
 from llmfw.testing.laws import broken, law
 from llmfw.testing.layouts import layouts, samples
-from llmfw.testing.operations import Operation, operate, state_of, surgeries
+from llmfw.testing.operations import Operation, operate, planned, state_of, surgeries
 from llmfw.testing.subject import Subject
 from llmfw.testing.watching import outputs, watched
 
@@ -40,6 +41,8 @@ def untouched_weights(subject: Subject) -> None:
                     f"surgery {one.surgery.name!r} doesn't name {name}, which {size}",
                     mend="name it in Report.changed, or leave it alone",
                 )
+    if "fit" not in subject.card.verbs:
+        return
     run = watched(subject, "lora")
     for name in run.start:
         if name not in run.awake and run.moved(name):
@@ -55,9 +58,12 @@ def twice_is_once(subject: Subject) -> None:
     """Applied to a model that it was applied to already, a surgery refuses, or changes neither tensors nor
     outputs."""
     surgeries(subject)
-    batch, assembled = watched(subject).batch, subject.assembled()
+    assembled = planned(subject)
     built, done = operate(subject)
-    policy = policy_over(assembled, built)
+    policy, batch = (
+        policy_over(assembled, built),
+        collate(samples(assembled), assembled.tokenizer.pad_token_id),
+    )
     for one in done:
         before, told = _content(one.target), outputs(policy, batch)
         with suppress(Exception):  # any refusal will do, if it left the model alone
@@ -127,7 +133,7 @@ def refusals_hold(subject: Subject) -> None:
     ):
         if refusal in refused and _plans(subject, **changed):
             raise broken(f"it refuses {refusal}, but there is a plan with it", mend="tell llmfw's makers")
-    assembled = subject.assembled()
+    assembled = planned(subject)
     built, _ = operate(subject)
     policy, examples = policy_over(assembled, built), samples(assembled)
     if not _plans(subject, data__packing="true"):

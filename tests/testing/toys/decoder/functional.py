@@ -1,15 +1,12 @@
-"""The choice of one token. Shapes: V vocabulary."""
+"""What is guessed of the tokens to come."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
 
-
-def likeliest(logits: Tensor, before: Sequence[int], *, window: int = 4) -> int:
-    """The likeliest token of logits [V] that isn't among the last ``window`` ones."""
-    barred = before[-window:] if window else []
-    logits = logits.clone()
-    logits[list(barred)] = float("-inf")
-    return int(logits.argmax())
+def drafted(ids: Sequence[int], *, draft: int = 3) -> list[int]:
+    """At most ``draft`` of the tokens that followed the latest earlier place of the last of ``ids``."""
+    places = [index + 1 for index in range(len(ids) - 1) if ids[index] == ids[-1]]
+    start = places[-1] if places else len(ids)
+    return list(ids[start : start + draft])

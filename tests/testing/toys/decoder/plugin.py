@@ -1,4 +1,4 @@
-"""Greedy without repeats: wiring only."""
+"""Greedy with guesses: wiring only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from llmfw import Decoder, Plugin, hookimpl
 
 
 class Toy(Plugin):
-    """The likeliest token that isn't among the last ``window`` ones."""
+    """Greedy; what followed a token before is guessed and judged in the same forward pass."""
 
     @dataclass
     class Config:
         """Settings ``base_decoder.*``."""
 
-        window: int = field(
-            default=4, metadata={"help": "latest tokens that don't come again; 0: greedy", "minimum": 0}
+        draft: int = field(
+            default=3, metadata={"help": "tokens that are guessed; 0: one by one", "minimum": 0}
         )
 
     config: Config
@@ -29,6 +29,6 @@ class Toy(Plugin):
 
         return Decoder(
             name="base_decoder",
-            generate=partial(decode, window=self.config.window),
+            generate=partial(decode, draft=self.config.draft),
             refuses=("custom_cache",),
         )

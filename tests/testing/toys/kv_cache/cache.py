@@ -47,5 +47,10 @@ def evict(cache: Cache, *, budget: float) -> None:
 
 
 def attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
-    """The standard one, under a name of its own."""
+    """The standard one, under a name of its own: for such a name there's no mask, so that of a prompt's later
+    chunks is made here.
+    """
+    new, held = query.shape[2], key.shape[2]
+    if 1 < new < held:
+        attention_mask = torch.ones(new, held, dtype=torch.bool).tril(held - new)[None, None]
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)

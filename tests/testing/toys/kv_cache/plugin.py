@@ -31,10 +31,15 @@ class Toy(Plugin):
     def llmfw_kv_cache(self, run: Any, model_config: Any) -> CacheFactory:
         """The cache, and the moment of its eviction."""
         from .cache import attention, build, evict
+        from .functional import kept
+
+        share, layers = self.config.budget, model_config.num_hidden_layers
 
         return CacheFactory(
             name="base_kv_cache",
             build=build,
             attention=("base_kv_cache", attention),
-            after_prefill=partial(evict, budget=self.config.budget),
+            after_prefill=partial(evict, budget=share),
+            batched=True,
+            budget=lambda prompt, new: layers * (len(kept(prompt, budget=share)) + new),
         )

@@ -18,6 +18,7 @@ from llmfw.core.data import Prepared, RowsData, prepare
 from llmfw.core.determinism import pinned
 from llmfw.core.errors import ConflictError, DataError
 from llmfw.core.evaluation.own import check_evaluations
+from llmfw.core.guard import blaming
 from llmfw.core.measure import (
     Measured,
     flatten,
@@ -92,6 +93,7 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
         SignalWatch() as watch,
         pinned(root.trainer),
         open_session(assembled, resume, parent=parent) as session,
+        blaming(),
         together(),
         peak_memory() as peak,
     ):

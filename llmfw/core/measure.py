@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from llmfw.core.errors import LlmfwError, PluginError
+from llmfw.core.errors import PluginError
+from llmfw.core.guard import owner_named, place_of_function
 from llmfw.core.manager import Answer
 from llmfw.core.plan import Plan
 from llmfw.core.records import Estimate, EvaluationResult, Policy, When
@@ -54,18 +55,16 @@ def run_evaluations(
         if moments is not None and not set(moments) & set(evaluation.when):
             continue
         start = time.monotonic()
-        try:
-            result = evaluation.run(policy, run.service)
-        except LlmfwError:
-            raise
-        except Exception as error:
-            error.add_note(f"raised by plugin {answer.plugin!r} in evaluation {evaluation.name!r}")
-            raise
+        result = evaluation.run(policy, run.service)
         if not isinstance(result, EvaluationResult):
+            file, line = place_of_function(evaluation.run)
             raise PluginError(
                 "PLUGIN-RECORD",
-                f"evaluation {evaluation.name!r} of plugin {answer.plugin!r} gave {type(result).__name__}",
+                f"evaluation {evaluation.name!r} of {owner_named(answer.plugin).title} gave "
+                f"{type(result).__name__}",
                 mend="return a llmfw.EvaluationResult",
+                file=file,
+                line=line,
             )
         found.append((answer, result, time.monotonic() - start))
     return found

@@ -13,6 +13,8 @@ from typing import Any
 from llmfw.core import records
 from llmfw.core.discovery import cards
 from llmfw.core.errors import ConflictError, PluginError, UsageError
+from llmfw.core.guard import Guarded
+from llmfw.core.guard.answers import fault, guarded
 from llmfw.core.manager import DEFAULTS, Answer, PluginManager
 from llmfw.core.run import Run
 from llmfw.core.tracking.record import SPLIT
@@ -195,14 +197,57 @@ def _ask(
         found = [single] if single else []
     else:
         found = manager.many(hook, **arguments)
-    for answer in found:
-        if record is not None and not isinstance(answer.value, record):
-            raise PluginError(
-                "PLUGIN-RECORD",
-                f"{manager.title(answer.plugin)} returned {type(answer.value).__name__} from {hook}",
-                mend=f"return a llmfw.{record.__name__}",
-            )
-    return tuple(found)
+    return tuple(_checked(manager, hook, record, answer) for answer in found)
+
+
+def _checked(manager: PluginManager, hook: str, record: type | None, answer: Answer) -> Answer:
+    """An answer of the right type, whose functions name the plugin when they fail.
+
+    Raises:
+        PluginError: PLUGIN-RECORD, with the hook's file and line.
+    """
+    if answer.plugin == DEFAULTS:
+        return answer
+    kind = type(answer.value).__name__
+    if record is None:
+        wanted, right = _OBJECT[hook]
+        wrong = None if right(answer.value) else f"returned {kind} from {hook}"
+    elif not isinstance(answer.value, record):
+        wanted, wrong = f"return a llmfw.{record.__name__}", f"returned {kind} from {hook}"
+    else:
+        wrong = fault(answer.value)
+        wanted, wrong = "mend the record", wrong and f"returned from {hook} a {kind} whose {wrong}"
+    if wrong:
+        file, line = manager.place(answer.plugin, hook)
+        raise PluginError(
+            "PLUGIN-RECORD", f"{manager.title(answer.plugin)} {wrong}", mend=wanted, file=file, line=line
+        )
+    if record is None:
+        return answer
+    return Answer(answer.plugin, guarded(answer.value, manager.owner(answer.plugin), hook, Guarded))
+
+
+def _is_source(value: Any) -> bool:
+    from llmfw.core.data import DataModule
+
+    if isinstance(value, DataModule):
+        return True
+    from lightning.pytorch import LightningDataModule
+
+    return isinstance(value, LightningDataModule)
+
+
+def _is_callback(value: Any) -> bool:
+    from lightning.pytorch import Callback
+
+    return isinstance(value, Callback)
+
+
+_OBJECT: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "llmfw_datamodule": ("return an llmfw.DataModule or a LightningDataModule", _is_source),
+    "llmfw_callbacks": ("return Lightning callbacks", _is_callback),
+}
+"""Hook that returns an object -> how to mend a wrong one, and what a right one is."""
 
 
 def _check_order(plan: Plan, manager: PluginManager) -> None:
@@ -350,7 +395,9 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
-    function = getattr(value, "func", value)  # functools.partial: its function names it
+    function = value
+    while (inner := getattr(function, "func", None)) is not None:  # functools.partial: its function names it
+        function = inner
     module = getattr(function, "__module__", type(value).__module__)
     return f"{module}.{getattr(function, '__qualname__', type(value).__qualname__)}"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmfw.core.errors import DataError, PluginError
+from llmfw.core.guard import place_of_function
 from llmfw.core.records import RolloutSampler, Round, Row
 from llmfw.core.tracking.files import write_json
 
@@ -117,10 +118,13 @@ def run_rounds(
 
 def _remember(folder: Path, index: int, given: Any, sampler: RolloutSampler) -> RoundState:
     if not isinstance(given, Round):
+        file, line = place_of_function(sampler.next)
         raise PluginError(
             "PLUGIN-RECORD",
             f"sampler {sampler.name!r} returned {type(given).__name__}",
             mend="return a llmfw.Round or None",
+            file=file,
+            line=line,
         )
     if not given.records:
         raise DataError(

@@ -69,14 +69,7 @@ class Run:
             )
         key = offered[0]
         if key not in self._built:
-            answer = self._services[key]
-            try:
-                self._built[key] = answer.value.factory()
-            except (Exception, SystemExit) as error:
-                error.add_note(
-                    f"raised by plugin {answer.plugin!r} while it built its service {protocol}/{key[1]}"
-                )
-                raise
+            self._built[key] = self._services[key].value.factory()
         return self._built[key]
 
     def policy(self, name: str) -> Policy:

@@ -15,6 +15,7 @@ from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import newest_verified
 from llmfw.core.discovery import card
 from llmfw.core.errors import CheckpointError, Interrupted, LlmfwError
+from llmfw.core.guard import farewell
 from llmfw.core.plan import split_of
 from llmfw.core.say import LAUNCH, is_main_process, say
 from llmfw.core.schema import TrackingConfig
@@ -98,8 +99,14 @@ def kept(owned: RunFolder, session: Session, tracking: TrackingConfig) -> Iterat
         sync = MlflowSync(owned.dir, tracking.uri, tracking.experiment, runs=RUNS, tags=tracking.tags)
         sync.start()
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED"
+
+    def hung(report: str) -> None:
+        (owned.dir / "crash.txt").write_text(report, encoding="utf-8")
+        owned.close("FAILED")
+
     try:
-        yield
+        with farewell(hung):
+            yield
     except BaseException as error:
         status = "KILLED" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "FAILED"
         error.run_dir = owned.dir  # type: ignore[attr-defined]  # the command line keeps the traceback there

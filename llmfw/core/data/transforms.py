@@ -11,11 +11,13 @@ from llmfw.core.data.formats import PLACE, Form
 from llmfw.core.data.order import Order
 from llmfw.core.data.reader import BadRows, check_rows
 from llmfw.core.data.report import DataReport
-from llmfw.core.errors import DataError, LlmfwError, PluginError
+from llmfw.core.errors import DataError, PluginError
+from llmfw.core.guard import answering, owner_named
 from llmfw.core.records import DatasetTransform, Row, Transformed
 
 Transforms = Sequence[tuple[str, DatasetTransform]]
 """(plugin, transform), in the order in which the user lists plugins."""
+_HOOK = "llmfw_dataset_transforms"
 
 
 def transform_rows(
@@ -89,17 +91,8 @@ def _apply(
 
 
 def _guarded(owner: str, transform: DatasetTransform, call: Callable[..., Any], *arguments: Any) -> Any:
-    try:
+    with answering(owner_named(owner), f"transform {transform.name!r} ({_HOOK})", transform.apply):
         return call(*arguments)
-    except LlmfwError as error:
-        error.add_note(f"raised by plugin {owner!r} in transform {transform.name!r}")
-        raise
-    except (Exception, SystemExit) as error:
-        raise PluginError(
-            "PLUGIN-RAISED",
-            f"plugin {owner!r} failed in transform {transform.name!r}: {type(error).__name__}: {error}",
-            mend="mend the plugin, or leave it out",
-        ) from error
 
 
 def _recheck(rows: list[Any], owner: str, transform: DatasetTransform, form: Form) -> list[Row]:

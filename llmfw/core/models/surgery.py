@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from llmfw.core.errors import ConflictError, PluginError
+from llmfw.core.guard import answering, owner_named
 from llmfw.core.models.names import COMPANIONS, is_quantisation, matches, plain_name, unmatched
 from llmfw.core.models.rng import generator_of, global_state, same_state
 from llmfw.core.records import Report, Surgery
@@ -22,13 +23,16 @@ Named = tuple[str, Surgery]
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """One surgery after it was applied. ``added`` are the plain names of the tensors that weren't there
-    before.
+    before, ``made`` the modules; ``changed`` are those of the base that do something else now, as far as their
+    class, their forward or their hooks tell, and those that the report names.
     """
 
     plugin: str
     surgery: Surgery
     report: Report
     added: tuple[str, ...] = ()
+    made: tuple[nn.Module, ...] = ()
+    changed: tuple[nn.Module, ...] = ()
     seed: int = 0
 
 
@@ -75,21 +79,42 @@ class Theatre:
                 continue
             # by identity, not by name: a tensor that moved within the model is still the base's
             before = {} if phase == "before_load" else _state_by_identity(target)
+            ways = {} if phase == "before_load" else _ways(target)
             report = self._apply(plugin, surgery, target)
             after = {} if phase == "before_load" else _state_by_identity(target)
             added = tuple(
                 sorted(name for key, (_, names) in after.items() if key not in before for name in names)
             )
+            made, changed = ((), ()) if phase == "before_load" else _modules_touched(target, ways, report)
             self.done.append(
-                Done(plugin=plugin, surgery=surgery, report=report, added=added, seed=self._seed(surgery))
+                Done(
+                    plugin=plugin,
+                    surgery=surgery,
+                    report=report,
+                    added=added,
+                    made=made,
+                    changed=changed,
+                    seed=self._seed(surgery),
+                )
             )
             for name, companion in report.companions.items():
                 self._accept(plugin, surgery, name, companion)
 
-    def note_added_before_load(self, added: Sequence[str]) -> None:
-        """Credit tensors that only the changed config has to the surgeries of phase ``before_load``."""
+    def note_added_before_load(self, added: Sequence[str], module: nn.Module) -> None:
+        """Credit tensors that only the changed config has, and the modules of the loaded model that hold
+        them, to the surgeries of phase ``before_load``.
+        """
+        new = set(added)
+        owns = {
+            part: {plain_name(f"{name}.{own}" if name else own) in new for own, _ in part.named_parameters(recurse=False)}
+            for name, part in module.named_modules()
+        }
+        made = tuple(part for part, found in owns.items() if found == {True})
+        changed = tuple(part for part, found in owns.items() if found == {True, False})
         self.done = [
-            replace(one, added=tuple(sorted(added))) if one.surgery.phase == "before_load" else one
+            replace(one, added=tuple(sorted(added)), made=made, changed=changed)
+            if one.surgery.phase == "before_load"
+            else one
             for one in self.done
         ]
 
@@ -99,11 +124,9 @@ class Theatre:
     def _apply(self, plugin: str, surgery: Surgery, target: Any) -> Report:
         who = f"surgery {surgery.name!r} of plugin {plugin!r}"
         state = global_state()
-        try:
+        what = f"surgery {surgery.name!r}, phase {surgery.phase} (llmfw_surgeries)"
+        with answering(owner_named(plugin), what, surgery.apply):
             report = surgery.apply(target, generator_of(self._seed(surgery), surgery.name))
-        except (Exception, SystemExit) as error:
-            error.add_note(f"raised by {who} in phase {surgery.phase}")
-            raise
         if not same_state(state, global_state()):
             raise PluginError(
                 "SURGERY-RANDOM",
@@ -152,6 +175,34 @@ def _state_by_identity(module: nn.Module) -> dict[int, tuple[object, list[str]]]
             continue
         found.setdefault(id(value), (value, []))[1].append(plain_name(name))
     return found
+
+
+Way = tuple[nn.Module, tuple[Any, ...]]
+
+
+def _ways(module: nn.Module) -> dict[int, Way]:
+    """What every module does: its class, a forward of its own, its hooks. The modules are held, so that no
+    identity is used twice.
+    """
+    return {id(part): (part, _way(part)) for part in module.modules()}
+
+
+def _way(part: nn.Module) -> tuple[Any, ...]:
+    hooks = (tuple(part._forward_hooks), tuple(part._forward_pre_hooks))
+    return type(part), vars(part).get("forward"), *hooks
+
+
+def _modules_touched(
+    module: nn.Module, before: Mapping[int, Way], report: Report
+) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
+    """(new modules, companions' included; modules that were there and do something else now)."""
+    named, changed = set(report.changed), []
+    companions = [part for one in report.companions.values() if isinstance(one, nn.Module) for part in one.modules()]
+    for name, part in module.named_modules():
+        if id(part) in before and (plain_name(name) in named or _way(part) != before[id(part)][1]):
+            changed.append(part)
+    made = [part for part in (*module.modules(), *companions) if id(part) not in before]
+    return tuple({id(part): part for part in made}.values()), tuple(changed)
 
 
 def all_parameters(

@@ -229,9 +229,9 @@ def test_a_transform_that_selects_nothing_or_breaks_a_rule_is_named() -> None:
         PluginError, match="returned a row that can't be used: .*:chosen: the answer is empty"
     ):
         run("rows", lambda rows: [row | {"chosen": ""} for row in rows])
-    with pytest.raises(PluginError, match="'toy' failed in transform 'pick': ZeroDivisionError"):
+    with pytest.raises(PluginError, match=r"'toy'.* failed in transform 'pick' .*: ZeroDivisionError"):
         run("rows", lambda rows: 1 // 0)
-    with pytest.raises(PluginError, match="'toy' failed in transform 'pick': TypeError"):
+    with pytest.raises(PluginError, match=r"'toy'.* failed in transform 'pick' .*: TypeError"):
         run("tokens", lambda items: None)
     with pytest.raises(PluginError, match="returned str, not an Example"):
         run("tokens", lambda items: ["x"])
@@ -252,7 +252,7 @@ def test_an_order_transform_reaches_the_loader_and_its_errors_name_it() -> None:
     assert [step[0].sample_ids for step in loader] == [("r3",), ("r2",), ("r1",), ("r0",)]
     broken = prepare(_root("unused"), BYTE, _transform("order", lambda examples: []), RowsData(_pairs(4)))
     assert broken.order is not None
-    with pytest.raises(PluginError, match="'toy' failed in transform 'pick': TypeError"):
+    with pytest.raises(PluginError, match=r"'toy'.* failed in transform 'pick' .*: TypeError"):
         broken.order(broken.train, 0)
 
 

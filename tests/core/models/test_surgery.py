@@ -183,9 +183,12 @@ def test_what_a_surgery_raises_carries_its_name(tiny) -> None:
     def fail(target, generator):
         raise ValueError("no such layer")
 
-    with pytest.raises(ValueError, match=r"no such layer") as caught:
+    with pytest.raises(
+        PluginError, match=r"test_surgery.py:\d+: plugin 'toy'.* ValueError: no such layer"
+    ) as caught:
         build_model(tiny(), NONE, [("toy", surgery("fail", apply=fail))])
-    assert "surgery 'fail' of plugin 'toy' in phase after_load" in caught.value.__notes__[0]
+    assert "surgery 'fail', phase after_load" in str(caught.value)
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_answers_that_are_no_report_and_companions_that_are_no_module_are_refused(tiny) -> None:

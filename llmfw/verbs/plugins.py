@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmfw.verbs.options import complete_plugins
+from llmfw.verbs.plugins_check import check_command
+from llmfw.verbs.plugins_new import new_command
 
 if TYPE_CHECKING:
     from llmfw.core.discovery import Card
@@ -17,16 +19,20 @@ if TYPE_CHECKING:
 @click.group("plugins", invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """List the installed plugins, or show one of them."""
+    """List the installed plugins, show or check one of them, or begin your own."""
     if context.invoked_subcommand is None:
         context.invoke(list_command)
+
+
+command.add_command(new_command)
+command.add_command(check_command)
 
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the cards as json.")
 def list_command(as_json: bool = False) -> None:
     """A line for each installed plugin. No plugin is imported."""
-    from llmfw.core.discovery import broken_cards, cards
+    from llmfw.core.discovery import cards, unusable
 
     found = list(cards().values())
     if as_json:
@@ -38,7 +44,7 @@ def list_command(as_json: bool = False) -> None:
         click.echo("\nllmfw plugins show NAME explains one; llmfw fit --plugin NAME trains with it.")
     else:
         click.echo("No plugin is installed.")
-    for error in broken_cards().values():
+    for error in unusable().values():
         click.echo(f"warning: {error}", err=True)
 
 

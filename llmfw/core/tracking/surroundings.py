@@ -75,13 +75,13 @@ def hardware() -> dict[str, Any]:
 
 def working_tree(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
     """(commit, branch, whether files differ, untracked files; capped diff); (None, None) outside git."""
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = git_output(folder, "rev-parse", "HEAD")
     if commit is None:
         return None, None
     # the diff may hold secrets that were never meant for a log: files named like ones stay out, the rest is
     # redacted
     changes = (
-        _git(
+        git_output(
             folder,
             "diff",
             "HEAD",
@@ -95,12 +95,12 @@ def working_tree(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
         )
         or ""
     )
-    status = _git(folder, "status", "--porcelain", "--untracked-files=normal", cap=DIFF_CAP) or ""
+    status = git_output(folder, "status", "--porcelain", "--untracked-files=normal", cap=DIFF_CAP) or ""
     untracked = [line[3:] for line in status.splitlines() if line.startswith("??")]
     cut = len(changes) > DIFF_CAP
     found = {
         "commit": commit.strip(),
-        "branch": (_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "").strip(),
+        "branch": (git_output(folder, "rev-parse", "--abbrev-ref", "HEAD") or "").strip(),
         "dirty": bool(status.strip()),
         "diff_cut": cut,
         "untracked": untracked[:_UNTRACKED_CAP],
@@ -109,7 +109,7 @@ def working_tree(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
     return found, diff or None
 
 
-def _git(folder: Path, *arguments: str, cap: int = 4096) -> str | None:
+def git_output(folder: Path, *arguments: str, cap: int = 4096) -> str | None:
     """At most ``cap`` bytes of git's output; None without git or a repository, or after 10 s."""
     # a repository's own settings may name programs to run; none of them is
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.pager=cat", "-C", str(folder), *arguments]

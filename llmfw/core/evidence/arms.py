@@ -1,0 +1,182 @@
+"""One arm for one seed: a training nested in the run of claims, or a function that measures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmfw.core.assemble import Settled, settle
+from llmfw.core.claims import Workspace
+from llmfw.core.costs import Cost, peak_memory
+from llmfw.core.determinism import seed_all
+from llmfw.core.discovery import owner_of
+from llmfw.core.errors import Interrupted, LlmfwError
+from llmfw.core.evidence.definition import define_function
+from llmfw.core.evidence.git import tree_of
+from llmfw.core.evidence.outcome import Outcome, checked, keep, kept_in
+from llmfw.core.evidence.schedule import Schedule, Task
+from llmfw.core.evidence.verdict import Value
+from llmfw.core.guard import Owner, answering
+from llmfw.core.models.rng import global_state, restore_state
+from llmfw.core.schema import TrackingConfig
+from llmfw.core.series import Child, figures_of, note, run_child
+from llmfw.core.session import Session, kept
+from llmfw.core.tracking import open_run
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """Where arms are run: the open parent run, and what arms of one seed share."""
+
+    session: Session
+    schedule: Schedule
+    tracking: TrackingConfig
+    _prepared: dict[tuple[int, str], Mapping[str, Any]] = field(default_factory=dict)
+
+    def run(self, task: Task, starts_from: Path | None) -> Outcome:
+        """Carry an arm out, or go on with it, or read what it brought before; written down as it ends.
+
+        An arm that fails is an outcome too; interruptions pass through.
+        """
+        folder = self.session.dir / task.place
+        if (done := kept_in(folder, task.definition)) is not None:
+            return done
+        tree = tree_of(self.schedule.stated.folder)
+        about: dict[str, Any] = {
+            "seed": task.seed, "arm": task.name, "definition": task.definition,
+            "commit": tree.name if tree else "",
+        }  # fmt: skip
+        try:
+            with own_randomness(task.seed, "arm", task.name):
+                values, cost = (self._measure if task.arm.run else self._train)(task, starts_from)
+            outcome = Outcome(status="FINISHED", values=values, cost=cost, **about)
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except (Exception, SystemExit) as error:
+            said = str(error) if isinstance(error, LlmfwError) else f"{type(error).__name__}: {error}"
+            outcome = Outcome(status="FAILED", error=said, **about)
+            note(self.session, Child(place=task.place, dir=folder, status="FAILED", error=said))
+        folder.mkdir(parents=True, exist_ok=True)
+        keep(folder, outcome)
+        return outcome
+
+    def _train(self, task: Task, starts_from: Path | None) -> tuple[dict[str, Value], dict[str, Any]]:
+        settings = {**task.arm.settings, **self._prepare(task)}
+        if starts_from is not None:
+            settings["model.name"] = str(starts_from)
+        mine = ["trainer.progress=false", *(f"{key}={word_of(value)}" for key, value in settings.items())]
+        mine += [
+            f"seed={task.seed}",
+            *self.schedule.words,
+            f"tracking.mlflow={word_of(self.tracking.mlflow)}",
+        ]
+
+        def settled(*words: str) -> Settled:
+            return settle(plugins=task.arm.plugins, overrides=[*mine, *words])
+
+        child = run_child(self.session, task.place, settled, name=f"{task.name}-seed-{task.seed}", catch=())
+        assert child.result is not None
+        values: dict[str, Value] = dict(figures_of(child.result))
+        if task.arm.values is not None:
+            with answering(self._owner, f"values of arm {task.name!r}", task.arm.values):
+                values |= checked(task.arm.values(child.result), task.name)
+        # checkpoints are for going on with a run that hasn't ended
+        shutil.rmtree(child.dir / "checkpoints", ignore_errors=True)
+        return values, _cost_json(child.result.cost)
+
+    def _measure(self, task: Task, starts_from: Path | None) -> tuple[dict[str, Value], dict[str, Any]]:
+        run, folder = task.arm.run, self.session.dir / task.place
+        assert run is not None
+        settings = self._prepare(task)
+        begun, start = (folder / "run.json").exists(), time.monotonic()
+        owned = open_run(
+            name=f"{task.name}-seed-{task.seed}",
+            folder=folder,
+            resume=begun,
+            verb="measure",
+            plugins=[self.schedule.stated.name],
+            fingerprint=task.definition,
+            parent=self.session.id,
+            config={"seed": task.seed, "size": self.schedule.size, **settings},
+        )
+        inner = Session(dir=owned.dir, journal=owned.journal, id=owned.record.id)
+        work = folder / "work"
+        shutil.rmtree(work, ignore_errors=True)  # what a killed process left would be taken for results
+        work.mkdir()
+        with kept(owned, inner, self.tracking), peak_memory() as peak:
+            size = self.schedule.size
+            where = Workspace(dir=work.absolute(), seed=task.seed, size=size, starts_from=starts_from)
+            with answering(self._owner, f"arm {task.name!r}", run):
+                values = checked(run(where), task.name)
+            single = {name: value for name, value in values.items() if not isinstance(value, tuple)}
+            owned.journal.metrics(0, single, stage="end")
+            cost = Cost(
+                seconds=time.monotonic() - start, memory=peak.how,
+                host_gib=None if peak.host is None else peak.host / 2**30,
+                gpu_gib=None if peak.gpu is None else peak.gpu / 2**30,
+            )  # fmt: skip
+        note(self.session, Child(place=task.place, dir=folder, status="FINISHED", seconds=cost.seconds))
+        return values, _cost_json(cost)
+
+    def _prepare(self, task: Task) -> Mapping[str, Any]:
+        """Settings from the arm's ``prepare``, called once a process for arms of one seed that share it."""
+        prepare = task.arm.prepare
+        if prepare is None:
+            return {}
+        key = (task.seed, define_function(prepare, self.schedule.stated.folder))
+        if key not in self._prepared:
+            shared = self.session.dir / f"seed-{task.seed}" / f"shared-{key[1]}"
+            shared.mkdir(parents=True, exist_ok=True)
+            # not the arm's own numbers: which arm comes first depends on interruptions
+            with (
+                own_randomness(task.seed, "prepare", key[1]),
+                answering(self._owner, f"prepare of arm {task.name!r}", prepare),
+            ):
+                given = prepare(shared.absolute())
+            if not isinstance(given, Mapping):
+                raise self.schedule.stated.broken(
+                    f"prepare of arm {task.name!r} gave {type(given).__name__}, not settings"
+                )
+            self._prepared[key] = given
+        return self._prepared[key]
+
+    @property
+    def _owner(self) -> Owner:
+        return owner_of(self.schedule.stated.card)
+
+
+@contextmanager
+def own_randomness(seed: int, *labels: str) -> Iterator[None]:
+    """Global generators start from the seed and labels, whatever ran before, and are put back afterwards."""
+    before = global_state()
+    seed_all(seed, *labels)
+    try:
+        yield
+    finally:
+        restore_state(before)
+
+
+def word_of(value: Any) -> str:
+    """A setting's value as on the command line."""
+    return str(value) if isinstance(value, (str, Path)) else json.dumps(value)
+
+
+def _cost_json(cost: Cost) -> dict[str, Any]:
+    """What evidence.json keeps of a cost; rounded, as no verdict hangs on it."""
+    told = {name: getattr(cost, name) for name in ("tokens", "seconds", "host_gib", "gpu_gib")}
+    known = {name: round(value, 3) for name, value in told.items() if value}
+    return {**known, "memory": cost.memory} if cost.memory else known
+
+
+def failed_without_start(task: Task, base: str) -> Outcome:
+    """Of an arm whose starting weights don't exist."""
+    return Outcome(
+        seed=task.seed, arm=task.name, definition=task.definition, status="FAILED",
+        error=f"arm {base}, from whose weights it starts, failed",
+    )  # fmt: skip

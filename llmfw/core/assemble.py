@@ -20,6 +20,7 @@ from llmfw.core.plan import Plan, make_plan
 from llmfw.core.records import DatasetTransform
 from llmfw.core.run import Run
 from llmfw.core.saved import settings_of_run
+from llmfw.core.say import say
 from llmfw.core.schema import ModelConfig, Root
 from llmfw.core.settings.strict_yaml import load_file
 
@@ -27,6 +28,8 @@ Verb = Literal["fit", "validate", "evaluate", "predict", "generate", "chat", "pl
 _CALLBACKS = "lightning.pytorch.callbacks_factory"
 """Installed packages may add callbacks to every Lightning trainer; the plan lists them."""
 _MODEL = ("model", "model.name")
+_said: set[str] = set()
+"""Warnings that this process has given: runs inside a run don't repeat them."""
 _PACKAGES = ("llmfw", "torch", "lightning", "transformers", "tokenizers", "peft", "safetensors")
 
 
@@ -118,6 +121,9 @@ def settle(*, plugins: Sequence[str] = (), measuring: bool = False, **layers: An
         resolved = load_config(plugins=[*plugins, *added], **layers)
         filled = _unfilled(resolved.plugin_names)
         if not filled:
+            if (broken := discovery.unusable_line(resolved.plugin_names)) is not None and broken not in _said:
+                _said.add(broken)
+                say(broken)
             source = resolve_model(resolved.root.model, uri=resolved.root.tracking.uri)
             if source.held != "none":
                 now = resolved.root.model.quantization

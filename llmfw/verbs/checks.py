@@ -292,21 +292,15 @@ def _server(uri: str, shown: str, local: str) -> Finding:
 
 def plugins() -> Iterator[Finding]:
     """Installed plugins: cards that can be read, written for this contract, with verbs that are free."""
-    from llmfw.core.discovery import broken_cards, cards
-    from llmfw.core.hookspecs import API_VERSION
+    from llmfw.core.discovery import cards, unusable
     from llmfw.verbs import ALIASES, CORE
 
     found = cards()
-    for name, error in broken_cards().items():
-        yield Finding("warn", f"plugin {name}", f"{error.what} ({error.file})", error.mend)
+    for name, error in unusable().items():
+        what = f"{error.what} ({error.file})" if error.file else error.what
+        yield Finding("warn", f"plugin {name}", what, error.mend)
     owners: dict[str, str] = {}
     for card in found.values():
-        if not card.api[0] <= API_VERSION <= card.api[1]:
-            yield Finding(
-                "warn", f"plugin {card.name}",
-                f"{card.origin} was written for hooks {card.api[0]} to {card.api[1]}, this is {API_VERSION}",
-                f"pip install --upgrade {card.distribution}",
-            )  # fmt: skip
         for verb in card.commands:
             if verb in CORE or verb in ALIASES or verb in owners:
                 taken = f"plugin {owners[verb]}'s" if verb in owners else "the core's"

@@ -85,12 +85,17 @@ class TrainModule(LightningModule):
         """Why training ended before ``max_steps``: early_stopping, max_time, SIGTERM or SIGINT."""
         self.latest_validation: tuple[int, Mapping[str, float]] | None = None
         """Step and values of the last validation; names carry the prefix ``validation/``."""
+        self.loss_call = training.loss.call
+        """What is trained; on measured steps the meter's own around it."""
+        self.own_metrics: list[tuple[NamedMetric, Any]] | None = None
+        """The plugins' training metrics and their states; on measured steps the meter's around them."""
         self.local_names: tuple[str, ...] = ()
         """Names of parameters that differ between processes."""
         self._names = Names(training.loss.name)
         self._step: _Step | None = None
         self._resumed = False
-        self._metrics: list[tuple[NamedMetric, Any]] | None = None
+        self._meter = training.meter
+        self._measured = frozenset[int]() if training.meter is None else training.meter.steps
 
     # --- set-up ---------------------------------------------------------------------------------------------
 
@@ -166,11 +171,21 @@ class TrainModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Generators as they were between the last step and the next."""
+        self._measure_next(self.trainer.global_step)
         self._seed("between")
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Runs after every callback's hook of the same name."""
+        step = outputs["step"]
+        if self._meter is not None and step in self._measured:
+            self._meter.end(step)
+        if step + 1 in self._measured:
+            self._measure_next(step)
         self._seed("between")
+
+    def _measure_next(self, done: int) -> None:
+        if self._meter is not None and done + 1 in self._measured:
+            self._meter.begin(self.device)
 
     def _seed(self, moment: str) -> None:
         seed_all(self.job.seed, moment, self.trainer.global_step, self.trainer.global_rank)
@@ -179,7 +194,16 @@ class TrainModule(LightningModule):
 
     def training_step(self, batch: Iterable[Batch], batch_idx: int) -> dict[str, Any]:
         """Forward and backward over the micro-batches, then one update."""
-        job, micro_batches, done = self.job, list(batch), self.trainer.global_step
+        done = self.trainer.global_step
+        if self._meter is None or done + 1 not in self._measured:
+            return self._train(batch, done)
+        if self._logs(done + 1):
+            self._metric_states()
+        with self._meter.over(self, logs=self._logs(done + 1)):
+            return self._train(batch, done)
+
+    def _train(self, batch: Iterable[Batch], done: int) -> dict[str, Any]:
+        job, micro_batches = self.job, list(batch)
         self._seed("step")
         if self._resumed:
             failpoint("train.first_batch_after_resume")
@@ -218,7 +242,7 @@ class TrainModule(LightningModule):
         return units
 
     def _accumulate(self, step: _Step, batch: Batch, units: Tensor | float, count: int) -> None:
-        output: LossOutput = self.job.loss.call(self.policy, batch, self.reference)
+        output: LossOutput = self.loss_call(self.policy, batch, self.reference)
         auxiliary = auxiliary_of(self.policy)
         # DDP averages over processes, and units are those of all of them
         objective = output.total * (self.trainer.world_size / units)
@@ -230,7 +254,7 @@ class TrainModule(LightningModule):
         step.sums.add(output, units_of(self.job.loss, batch), auxiliary)
         step.tokens.append(batch.count_real())
         if self._logs(step.facts.step):
-            for metric, state in self._own_metrics():
+            for metric, state in self._metric_states():
                 metric.update(state, output, batch)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -294,7 +318,7 @@ class TrainModule(LightningModule):
     def _log(self, report: Mapping[str, Any]) -> None:
         if not self._logs(report["step"]):
             return
-        for metric, state in self._own_metrics():
+        for metric, state in self._metric_states():
             report["metrics"][metric.name] = float(state.compute())
             state.reset()
         for logger in self.trainer.loggers:
@@ -303,11 +327,11 @@ class TrainModule(LightningModule):
     def _logs(self, step: int) -> bool:
         return step % self.job.log_every == 0 or step in (1, self.job.max_steps)
 
-    def _own_metrics(self) -> list[tuple[NamedMetric, Any]]:
+    def _metric_states(self) -> list[tuple[NamedMetric, Any]]:
         """The plugins' training metrics; each covers one step, so nothing of them has to be kept."""
-        if self._metrics is None:
-            self._metrics = [(metric, metric.factory().to(self.device)) for metric in self.job.metrics]
-        return self._metrics
+        if self.own_metrics is None:
+            self.own_metrics = [(metric, metric.factory().to(self.device)) for metric in self.job.metrics]
+        return self.own_metrics
 
     def agreed(self, name: str) -> bool:
         """The answer of the poll ``name`` that all ranks share."""

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from llmfw.core.costs.memory import Peak, peak_memory
-from llmfw.core.costs.record import FILE, PREFIXES, Cost, Part, read_cost, total_of
+from llmfw.core.costs.record import FILE, PREFIXES, Cost, Part, parts_of, read_cost, series_of, total_of
 
-__all__ = ["FILE", "PREFIXES", "Cost", "Part", "Peak", "peak_memory", "read_cost", "total_of"]
+__all__ = [
+    "FILE",
+    "PREFIXES",
+    "Cost",
+    "Part",
+    "Peak",
+    "parts_of",
+    "peak_memory",
+    "read_cost",
+    "series_of",
+    "total_of",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,71 @@ def read_cost(folder: Path) -> Cost:
         return Cost()
 
 
+def parts_of(
+    samples: Sequence[Mapping[str, Any]], spent: Iterable[Mapping[str, Any]] = ()
+) -> tuple[Part, ...]:
+    """The parts, plugin by plugin, in the order in which they were first met.
+
+    Args:
+        samples: measured steps, as a ``Meter`` tells them.
+        spent: ``plugin``, ``name`` and ``seconds`` of what isn't done step by step.
+    """
+    steps: dict[tuple[str, str], list[tuple[float, Mapping[str, Any]]]] = {}
+    for sample in samples:
+        for told in sample["parts"]:
+            steps.setdefault((told["plugin"], told["name"]), []).append((float(sample["ms"]), told))
+    whole: dict[tuple[str, str], float] = {}
+    for told in spent:
+        key = (told["plugin"], told["name"])
+        whole[key] = whole.get(key, 0.0) + float(told["seconds"])
+    keys = dict.fromkeys([*steps, *whole])
+    order = list(dict.fromkeys(plugin for plugin, _ in keys))
+    return tuple(
+        _part(key, steps.get(key, ()), whole.get(key))
+        for key in sorted(keys, key=lambda key: order.index(key[0]))
+    )
+
+
+def _part(
+    key: tuple[str, str], steps: Sequence[tuple[float, Mapping[str, Any]]], seconds: float | None
+) -> Part:
+    plugin, name = key
+    if not steps:
+        return Part(plugin=plugin, name=name, seconds=seconds)
+    timed = [(whole, told) for whole, told in steps if told["ms"] is not None]
+    often = float(steps[-1][1].get("often", 1.0))
+    ms = sum(told["ms"] for _, told in timed) / len(timed) * often if timed else None
+    sizes = [told["gib"] for _, told in steps if told.get("gib") is not None]
+    return Part(
+        plugin=plugin,
+        name=name,
+        ms=ms,
+        share=None if ms is None else ms / (sum(whole for whole, _ in timed) / len(timed)),
+        seconds=seconds,
+        gib=max(sizes) if sizes else None,
+        samples=len(steps),
+        note=str(steps[-1][1].get("note", "")),
+    )
+
+
+def series_of(parts: Sequence[Part]) -> dict[str, float]:
+    """The parts as a journal's series: ``plugin/NAME/PART/ms`` and ``/gib``, and their sums as
+    ``plugin/NAME/ms`` and ``plugin/NAME/gib``.
+    """
+    found: dict[str, float | None] = {}
+    for plugin in dict.fromkeys(part.plugin for part in parts):
+        found[f"plugin/{plugin}/ms"], found[f"plugin/{plugin}/gib"] = total_of(parts, plugin)
+    for part in parts:
+        found[f"plugin/{part.plugin}/{part.name}/ms"] = part.ms
+        found[f"plugin/{part.plugin}/{part.name}/gib"] = part.gib
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def total_of(parts: Iterable[Part], plugin: str) -> tuple[float | None, float | None]:
     """(ms, GiB) of all parts of a plugin together; None: no part of it knows its own."""
     own = [part for part in parts if part.plugin == plugin]
-    ms, gib = (
-        [value for value in values if value is not None] for values in zip(*((p.ms, p.gib) for p in own))
-    )
+    ms = [part.ms for part in own if part.ms is not None]
+    gib = [part.gib for part in own if part.gib is not None]
     return (sum(ms) if ms else None), (sum(gib) if gib else None)
 
 

@@ -147,7 +147,7 @@ def _build(source: ModelSource, wish: _Wish) -> BuiltModel:
     must = () if wish.filled else plain
     module = load_module(source, config, wish.seed, must=must)
     if plain is not None:
-        theatre.note_added_before_load(sorted(state_names(module) - plain))
+        theatre.note_added_before_load(sorted(state_names(module) - plain), module)
     base_hash = _base_hash(source, module)
     if source.kind == "scratch":
         cast(module, getattr(torch, source.model.dtype))

@@ -23,8 +23,8 @@ Named = tuple[str, Surgery]
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """One surgery after it was applied. ``added`` are the plain names of the tensors that weren't there
-    before, ``made`` the modules; ``changed`` are those of the base that do something else now, as far as their
-    class, their forward or their hooks tell, and those that the report names.
+    before, ``made`` the modules; ``changed`` are those of the base that do something else now, as far as
+    their class, their forward or their hooks tell, and those that the report names.
     """
 
     plugin: str
@@ -106,7 +106,10 @@ class Theatre:
         """
         new = set(added)
         owns = {
-            part: {plain_name(f"{name}.{own}" if name else own) in new for own, _ in part.named_parameters(recurse=False)}
+            part: {
+                plain_name(f"{name}.{own}" if name else own) in new
+                for own, _ in part.named_parameters(recurse=False)
+            }
             for name, part in module.named_modules()
         }
         made = tuple(part for part, found in owns.items() if found == {True})
@@ -197,7 +200,9 @@ def _modules_touched(
 ) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
     """(new modules, companions' included; modules that were there and do something else now)."""
     named, changed = set(report.changed), []
-    companions = [part for one in report.companions.values() if isinstance(one, nn.Module) for part in one.modules()]
+    companions = [
+        part for one in report.companions.values() if isinstance(one, nn.Module) for part in one.modules()
+    ]
     for name, part in module.named_modules():
         if id(part) in before and (plain_name(name) in named or _way(part) != before[id(part)][1]):
             changed.append(part)

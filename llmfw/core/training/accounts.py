@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from llmfw.core.costs import FILE, Cost, Peak
+from llmfw.core.costs import FILE, Cost, Peak, parts_of, series_of
 from llmfw.core.session import Session
 from llmfw.core.tracking import read_journal
 from llmfw.core.tracking.files import write_json
+from llmfw.core.training.measuring import EVENT
 
 
 def settle_costs(session: Session, peak: Peak) -> Cost:
@@ -18,8 +19,9 @@ def settle_costs(session: Session, peak: Peak) -> Cost:
     session.journal.flush()
     rounds = sorted((session.dir / "rounds").glob("*/journal.jsonl"))
     own = read_journal(session.dir / "journal.jsonl")
-    ended = [view.of("trained")[-1:] for view in ([read_journal(path) for path in rounds] or [own])]
-    trained = [event.fields for events in ended for event in events]
+    views = [read_journal(path) for path in rounds] or [own]
+    trained = [event.fields for view in views for event in view.of("trained")[-1:]]
+    parts = parts_of([event.fields for view in views for event in view.of(EVENT)])
     host, gpu = peak.host, peak.gpu
     cost = Cost(
         tokens=sum(int(told.get("tokens", 0)) for told in trained),
@@ -28,9 +30,10 @@ def settle_costs(session: Session, peak: Peak) -> Cost:
         host_gib=None if host is None else host / 2**30,
         gpu_gib=None if gpu is None else gpu / 2**30,
         memory=peak.how,
+        parts=parts,
     )
     write_json(session.dir / FILE, cost.to_json())
     figures = ("tokens", "train_seconds", "seconds", "host_gib", "gpu_gib")
     known = {f"cost/{name}": float(value) for name in figures if (value := getattr(cost, name)) is not None}
-    session.journal.metrics(own.last_step, known)
+    session.journal.metrics(own.last_step, {**known, **series_of(parts)})
     return cost

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from llmfw.core.batch import Batch
+from llmfw.core.costs.meter import Meter
 from llmfw.core.records import Loss, NamedMetric, Policy
 from llmfw.core.schema import OptimizerConfig
 
@@ -64,6 +65,8 @@ class Training:
     them."""
     load: Callable[[Any, Path], None] | None = None
     """(built, folder) reads what ``save`` wrote, in place."""
+    meter: Meter | None = None
+    """Measures what plugins' parts cost on some of the steps; None: nothing is measured."""
     stream: Position | None = None
     """Where streamed data stands; kept in checkpoints."""
     about: Callable[[Any], Mapping[str, Any]] = lambda built: {}

@@ -47,6 +47,7 @@ from llmfw.core.session import Session, checkpoint_dir
 from llmfw.core.tracking import Journal, JournalLogger
 from llmfw.core.training.job import Training
 from llmfw.core.training.launch import environment
+from llmfw.core.training.measuring import meter_of
 from llmfw.core.training.strategies import strategy_of
 from llmfw.core.training.validation import validate
 
@@ -92,13 +93,18 @@ def train(job: Job) -> TrainModule:
     if job.session.resumed:
         place = f"from step {int(resume.name.rsplit('-', 1)[1])} ({resume})" if resume else "from the start"
         say(f"resuming {job.session.dir} {place}")
-    module = TrainModule(_training(job, steps, folder))
+    training = _training(job, steps, folder)
+    module = TrainModule(training)
     if steps == 0:
         module.configure_model()
         job.at_start(module)
         return module
     trainer = _trainer(job, steps, folder)
-    trainer.fit(module, datamodule=job.bare, ckpt_path=str(resume) if resume else None, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=job.bare, ckpt_path=str(resume) if resume else None, weights_only=True)
+    finally:
+        if training.meter is not None:
+            training.meter.stop()
     return module
 
 
@@ -232,6 +238,7 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         load=load_weights,
         about=lambda built: manifest_of(assembled, built),
         stream=job.prepared.stream,
+        meter=meter_of(assembled.plan, root.trainer, steps, job.session),
     )
 
 

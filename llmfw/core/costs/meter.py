@@ -100,7 +100,7 @@ class Meter:
 
     @contextmanager
     def over(self, module: Any, *, logs: bool) -> Iterator[None]:
-        """The step itself, of a ``TrainModule``: times loss, reference, surgeries, and metrics if it ``logs``."""
+        """A ``TrainModule``'s step: loss, reference and surgeries are timed inside, metrics if it ``logs``."""
         clock = self._clock
         assert clock is not None
         with ExitStack() as undo:

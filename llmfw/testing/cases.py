@@ -113,7 +113,7 @@ def _chosen(function: Callable[..., Any], known: Mapping[str, Tensor]) -> dict[s
 
 
 def _settings(subject: Subject, function: Callable[..., Any]) -> list[dict[str, Any]]:
-    """What the function's own defaults, the plugin's defaults and the neutral setting say of its arguments."""
+    """What the function's defaults, the plugin's and the neutral setting say of its arguments."""
     settings = {
         name: parameter.default
         for name, parameter in inspect.signature(function).parameters.items()

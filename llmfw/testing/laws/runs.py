@@ -26,6 +26,8 @@ from llmfw.testing.observed import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llmfw.core.api import GenerateResult
     from llmfw.core.assemble import Assembled
     from llmfw.testing.subject import Subject
@@ -63,9 +65,12 @@ def around(subject: Subject) -> dict[str, str]:
 def answers(
     subject: Subject, changed: Mapping[str, str] | None = None, plugins: Sequence[str] | None = None
 ) -> GenerateResult:
-    """Greedy answers to ``PROMPTS``, with the log-probs of their tokens where there's no decoder."""
+    """Greedy answers to ``PROMPTS``, one by one, as padding changes roundings; with the log-probs of their
+    tokens where there's no decoder.
+    """
     told = "decoder" not in subject.kinds
-    found: GenerateResult = subject.generate(PROMPTS, changed, plugins=plugins, logps=told)
+    alone = {**(changed or {}), "generation.batch_size": "1"}
+    found: GenerateResult = subject.generate(PROMPTS, alone, plugins=plugins, logps=told)
     return found
 
 
@@ -85,7 +90,12 @@ class Inside:
 
     assembled: Assembled
     calls: Calls
-    training: Training
+    folder: Path
+
+    @property
+    def training(self) -> Training:
+        """Its last training."""
+        return seen(trainings(self.folder)[-1])
 
 
 def inside(subject: Subject, changed: Mapping[str, str]) -> Inside:
@@ -98,7 +108,7 @@ def inside(subject: Subject, changed: Mapping[str, str]) -> Inside:
         assembled = subject.assembled({**changed, "run.dir": str(subject.folder / name)})
         with calls_into(subject.has_method) as calls:
             result = fit(assembled)
-        return Inside(assembled=assembled, calls=calls, training=seen(trainings(result.dir)[-1]))
+        return Inside(assembled=assembled, calls=calls, folder=result.dir)
 
     name = "-".join(["inside", *(f"{key}={value}" for key, value in changed.items())])
     return subject.once(name, make)
@@ -162,6 +172,7 @@ def neutral(subject: Subject) -> None:
         "operations in the baseline's order, or state another setting or no exactness"
     )
     if trains(subject):
+        expect_repeatable(subject)
         one = inside(subject, subject.neutral).training
         found = difference(one, _baseline(subject), tolerance=tolerance, names=MAIN)
         if found:

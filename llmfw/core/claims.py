@@ -13,7 +13,8 @@ from typing import Any, Literal
 Size = Literal["smoke", "small", "full"]
 Kind = Literal["greater", "equivalent", "not_worse", "level"]
 Values = Mapping[str, float | Sequence[float]]
-"""Metric -> its value in one run; a list where it's known item by item (texts, problems), in a fixed order."""
+"""Metric -> its value in one run; a list where it's known item by item (texts, problems), in a fixed order.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,8 @@ class Claim:
     ``direction`` is lower, so that a positive one is always in the paper's favour.
 
     ``greater``: the difference is above 0 and at least ``effect``. ``equivalent``: it lies within +-
-    ``effect``. ``not_worse``: it is above -``effect``. ``level``: the method's own value is above
-    ``effect`` (below, where direction is lower); there is no baseline.
+    ``effect``. ``not_worse``: it is above -``effect``. ``level``: the method's own value is at
+    ``effect`` or above (or below, where direction is lower); there is no baseline.
     """
 
     id: str

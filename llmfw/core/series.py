@@ -98,8 +98,8 @@ def run_child(
 ) -> Child:
     """Train one child in ``parent.dir / place`` and note it in series.json once it has ended.
 
-    A child that was interrupted goes on from its newest checkpoint; one that has finished isn't run again, but
-    read from its folder; one that failed is tried again.
+    A child that was interrupted goes on from its newest checkpoint; one that has finished isn't run again,
+    but read from its folder; one that failed is tried again.
 
     Args:
         settle_with: called with the words that name the folder (``run.dir=... run.name=...``), gives the

@@ -49,7 +49,7 @@ def _seeds(context: click.Context, parameter: click.Parameter, value: str | None
 )
 @click.option(
     "--file", "filed", is_flag=True,
-    help="Put the result into the plugin's evidence.json and README; with --resume that of a finished run too.",
+    help="Put the result into the plugin's evidence.json and README; with --resume a finished run's, too.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as json on standard output.")
 def command(
@@ -95,6 +95,7 @@ def command(
 def _run_one(
     name: str, size: Size, resume: bool, filed: bool, more: dict[str, Any], show: bool
 ) -> Reproduced:
+    """Run a plugin's claims, show what came out, and file it where that is wished."""
     from llmfw.core.evidence.document import read_evidence
     from llmfw.core.evidence.filing import check_place, file_evidence, filed_seeds
     from llmfw.core.evidence.run import finished, read_finished, run_claims
@@ -164,19 +165,25 @@ def _print(found: Reproduced) -> None:
     from llmfw.core.evidence import pages
 
     console = Console(soft_wrap=not sys.stdout.isatty())
-    table = Table(title=f"{found.plugin}, size {found.size}", title_justify="left", show_lines=True)
-    for name in ("claim", "arm", "mean [95% interval]", "difference", "verdict"):
-        table.add_column(name)
+    table = Table(title=f"{found.plugin}, size {found.size}", title_justify="left", show_edge=False)
+    for name in ("claim", "arm", "mean [95% interval]", "difference", "effect", "verdict"):
+        table.add_column(name, justify="right" if name == "effect" else "left")
     for entry in found.evidence["claims"]:
-        claim = f"{entry['id']}  {entry['statement']}"
+        verdict = Text(entry["verdict"], style=_STYLES.get(entry["verdict"], ""))
         if not entry["arms"]:
-            table.add_row(Text(claim), "", "", "", Text(f"not tested: {entry['why']}"))
-            continue
-        claim += f"\n({entry['metric']} {entry['unit']}; {pages.rule(entry)}; {pages.count(entry)})"
-        means = "\n".join(pages.interval(arm) for arm in entry["arms"].values())
-        verdict = Text(f"{entry['verdict']}: {entry['why']}", style=_STYLES.get(entry["verdict"], ""))
-        table.add_row(Text(claim), "\n".join(entry["arms"]), means, pages.differences(entry, "\n"), verdict)
+            table.add_row(entry["id"], "", "", "", "", verdict, end_section=True)
+        for n, (name, arm) in enumerate(entry["arms"].items()):
+            judged, last = arm["role"] == "method", n + 1 == len(entry["arms"])
+            table.add_row(
+                entry["id"] if n == 0 else "", Text(f"{name} ({arm['role']})"), pages.interval(arm),
+                pages.difference_of(entry, name), f"{entry['effect']:g} {entry['unit']}" if judged else "",
+                verdict if judged else "", end_section=last,
+            )  # fmt: skip
     console.print(table)
+    for entry in found.evidence["claims"]:
+        how = f"{entry['metric']}, {pages.rule(entry)}; {pages.count(entry)}. " if entry["arms"] else ""
+        console.print(Text(f"{entry['id']}   {entry['statement']} ({how}The paper: {entry['paper']})"))
+        console.print(Text(f"         {entry['verdict']}: {entry['why']}"))
     for _, name, cost in pages.costs(found.evidence):
         console.print(Text(f"cost     {name}: {pages.spoken_cost(cost)} a seed"))
     for line in found.failures:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from llmfw.core.assemble import Settled, settle
-from llmfw.core.claims import Workspace
+from llmfw.core.claims import Arm, Workspace
 from llmfw.core.costs import Cost, peak_memory
 from llmfw.core.determinism import seed_all
-from llmfw.core.discovery import owner_of
+from llmfw.core.discovery import cards, owner_of
 from llmfw.core.errors import Interrupted, LlmfwError
 from llmfw.core.evidence.definition import define_function
 from llmfw.core.evidence.git import tree_of
@@ -67,15 +68,11 @@ class Bench:
         return outcome
 
     def _train(self, task: Task, starts_from: Path | None) -> tuple[dict[str, Value], dict[str, Any]]:
-        settings = {**task.arm.settings, **self._prepare(task)}
+        found = dict(self._prepare(task))
         if starts_from is not None:
-            settings["model.name"] = str(starts_from)
-        mine = ["trainer.progress=false", *(f"{key}={word_of(value)}" for key, value in settings.items())]
-        mine += [
-            f"seed={task.seed}",
-            *self.schedule.words,
-            f"tracking.mlflow={word_of(self.tracking.mlflow)}",
-        ]
+            found["model.name"] = starts_from
+        mine = ["trainer.progress=false", *settings_of(task.arm, self.schedule.words, found)]
+        mine += [f"seed={task.seed}", f"tracking.mlflow={word_of(self.tracking.mlflow)}"]
 
         def settled(*words: str) -> Settled:
             return settle(plugins=task.arm.plugins, overrides=[*mine, *words])
@@ -160,6 +157,15 @@ def own_randomness(seed: int, *labels: str) -> Iterator[None]:
         yield
     finally:
         restore_state(before)
+
+
+def settings_of(arm: Arm, words: Sequence[str], found: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+    """An arm's settings as on the command line: its own, those that were ``found``, then the user's ``words``
+    without those of plugins that are off in it.
+    """
+    off = set(cards()) - set(arm.plugins)
+    fitting = [word for word in words if word.partition("=")[0].partition(".")[0] not in off]
+    return [*(f"{key}={word_of(value)}" for key, value in {**arm.settings, **found}.items()), *fitting]
 
 
 def word_of(value: Any) -> str:

@@ -42,8 +42,8 @@ def check_place(stated: Stated, size: str | None) -> Tree:
     tree = tree_of(folder)
     if tree is None:
         raise UsageError(
-            "EVIDENCE-GIT", f"git doesn't keep the files of plugin {stated.name!r}, so no commit tells its code",
-            mend="work in its git repository (pip install -e .), or: git init, add and commit it", file=folder,
+            "EVIDENCE-GIT", f"git doesn't keep the files of plugin {stated.name!r}: no commit tells its code",
+            mend="work in its git repository (pip install -e .), or make one and commit", file=folder,
         )  # fmt: skip
     _refuse_changes(tree)
     return tree
@@ -141,9 +141,8 @@ def _still_true(stated: Stated, entry: Mapping[str, Any], notes: list[str]) -> d
             continue
         good = {seed for seed in arm["values"] if now[seed].get(name) == arm["definitions"].get(seed)}
         if bad := [seed for seed in by_number(arm["values"]) if seed not in good]:
-            notes.append(
-                f"dropped seed {', '.join(bad)} of arm {name} of {entry['id']} ({entry['size']}): the arm changed"
-            )
+            what = f"seed {', '.join(bad)} of arm {name} of {entry['id']} ({entry['size']})"
+            notes.append(f"dropped {what}: the arm changed")
         kept[name] = {**arm, **{part: _of(arm[part], good) for part in _PER_SEED}}
     cost = {
         name: _of(seeds, set(kept[name]["values"])) for name, seeds in entry["cost"].items() if name in kept

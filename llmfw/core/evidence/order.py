@@ -8,7 +8,6 @@ from pathlib import Path
 
 from llmfw.core.claims import Claim
 from llmfw.core.errors import PluginError
-from llmfw.core.evidence.schedule import Task
 from llmfw.core.tracking import read_journal
 
 
@@ -20,12 +19,6 @@ def consumed(folder: Path) -> list[str] | None:
         event.fields["step"]: event.fields for event in read_journal(folder / "journal.jsonl").of("consumed")
     }
     return [name for step in sorted(events) for name in events[step]["sample_ids"]]
-
-
-def comparable(claim: Claim, tasks: Sequence[Task]) -> list[Task]:
-    """The trainings of a claim whose data have to be the same."""
-    names = (*claim.arms, *claim.controls)
-    return [task for task in tasks if task.name in names and task.arm.run is None and not task.arm.own_data]
 
 
 def check_order(claim: Claim, seed: int, seen: Sequence[tuple[str, Sequence[str]]], file: Path) -> None:

@@ -80,6 +80,14 @@ def rule(entry: Mapping[str, Any]) -> str:
     }[entry["kind"]]
 
 
+def difference_of(entry: Mapping[str, Any], arm: str) -> str:
+    """Method minus baseline beside the method, method minus control beside a control; else nothing."""
+    role = entry["arms"][arm]["role"]
+    if role == "control":
+        return f"method minus it {interval(entry['controls'][arm])}"
+    return interval(entry["differences"]) if role == "method" and entry["differences"] else ""
+
+
 def differences(entry: Mapping[str, Any], between: str = ", ") -> str:
     """The difference that was judged, and those to the controls; positive ones are in the paper's favour."""
     parts = [] if entry["differences"] is None else [interval(entry["differences"])]

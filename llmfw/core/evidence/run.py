@@ -15,18 +15,18 @@ from llmfw.core.assemble import versions
 from llmfw.core.claims import Size
 from llmfw.core.config import load_config
 from llmfw.core.errors import PluginError
-from llmfw.core.evidence.arms import Bench, failed_without_start
+from llmfw.core.evidence.arms import Bench, failed_without_start, settings_of
 from llmfw.core.evidence.document import entry_of, read_evidence
 from llmfw.core.evidence.git import tree_of
 from llmfw.core.evidence.marks import FILE
-from llmfw.core.evidence.order import check_order, comparable, consumed
+from llmfw.core.evidence.order import check_order, consumed
 from llmfw.core.evidence.outcome import Outcome
 from llmfw.core.evidence.schedule import Schedule, Task, counted
 from llmfw.core.fit import result_of
 from llmfw.core.say import say
-from llmfw.core.schema import TrackingConfig
+from llmfw.core.schema import Root, TrackingConfig
 from llmfw.core.series import open_series
-from llmfw.core.tracking import RunRecord, list_runs
+from llmfw.core.tracking import RunRecord, list_runs, read_record
 from llmfw.core.tracking.files import write_json
 from llmfw.core.tracking.surroundings import hardware
 
@@ -68,8 +68,8 @@ def run_claims(
         PluginError: arms saw different data, or some failed.
     """
     stated = schedule.stated
-    words = [word for word in schedule.words if word.startswith(("tracking.", "run."))]
-    root = load_config(overrides=words).root
+    root = _own_settings(schedule)
+    _check_words(schedule)
     with open_series(
         verb=VERB,
         name=root.run.name or f"{VERB}-{stated.name}-{schedule.size}",
@@ -87,9 +87,11 @@ def run_claims(
         clock = _Clock(schedule)
         evidence = _written(schedule, outcomes, session.dir, command)
         for seed, tasks in schedule.at_once:
+            seen: dict[str, list[str]] = {}
             for task in tasks:
-                outcomes[seed, task.name] = _carry_out(bench, task, outcomes, clock)
-            _check_orders(schedule, seed, tasks, outcomes, session.dir)
+                outcome = outcomes[seed, task.name] = _carry_out(bench, task, outcomes, clock)
+                if outcome.status == "FINISHED" and task.arm.run is None and not task.arm.own_data:
+                    _compare_order(schedule, task, seen, session.dir)
             evidence = _written(schedule, outcomes, session.dir, command)
         for entry in evidence["claims"]:
             assert session.journal is not None
@@ -108,7 +110,8 @@ def run_claims(
         told(found)
         if failures:
             raise PluginError(
-                "EVIDENCE-FAILED", f"plugin {stated.name!r}: {len(failures)} failed; the first: {failures[0]}",
+                "EVIDENCE-FAILED",
+                f"plugin {stated.name!r}: {len(failures)} arms failed; the first: {failures[0]}",
                 mend="mend it, then go on with --resume", file=session.dir,
             )  # fmt: skip
     return Reproduced(**{**vars(found), "mlflow": session.mlflow})
@@ -122,8 +125,9 @@ def fingerprint_of(schedule: Schedule) -> str:
 
 def finished(schedule: Schedule) -> RunRecord | None:
     """The newest run of what is scheduled, if it has finished."""
-    wanted = fingerprint_of(schedule)
-    newest = next((one for one in list_runs() if one.verb == VERB and one.fingerprint == wanted), None)
+    wanted, folder = fingerprint_of(schedule), _own_settings(schedule).run.dir
+    runs = list_runs() if folder is None else [read_record(Path(folder))]
+    newest = next((one for one in runs if one.verb == VERB and one.fingerprint == wanted), None)
     return newest if newest is not None and newest.status == "FINISHED" else None
 
 
@@ -132,6 +136,22 @@ def read_finished(schedule: Schedule, folder: Path) -> Reproduced:
     evidence = read_evidence(folder)
     assert evidence is not None
     return Reproduced(plugin=schedule.stated.name, dir=folder, size=schedule.size, evidence=evidence)
+
+
+def _check_words(schedule: Schedule) -> None:
+    """Refuse settings of the command line that an arm can't take, before any runs."""
+    seen: set[tuple[str, ...]] = set()
+    for task in schedule.tasks if schedule.words else ():
+        if task.arm.run is None and task.arm.plugins not in seen:
+            seen.add(task.arm.plugins)
+            load_config(plugins=task.arm.plugins, overrides=settings_of(task.arm, schedule.words))
+
+
+def _own_settings(schedule: Schedule) -> Root:
+    """Settings of the parent run: its folder, its name, where numbers go."""
+    return load_config(
+        overrides=[one for one in schedule.words if one.startswith(("tracking.", "run."))]
+    ).root
 
 
 def tracking_of(schedule: Schedule, told: TrackingConfig) -> TrackingConfig:
@@ -163,27 +183,18 @@ def _carry_out(
     return outcome
 
 
-def _check_orders(
-    schedule: Schedule,
-    seed: int,
-    tasks: Sequence[Task],
-    outcomes: Mapping[tuple[int, str], Outcome],
-    folder: Path,
-) -> None:
-    seen: dict[str, list[str]] = {}
+def _compare_order(schedule: Schedule, task: Task, seen: dict[str, list[str]], folder: Path) -> None:
+    """Refuse an arm that saw other data than those of the same claims (``seen``) did for this seed."""
+    ids = consumed(folder / task.place)
+    if ids is None:
+        say(f"note: arm {task.name} made its data in rounds: their order isn't compared")
+        return
+    seen[task.name] = ids
     for claim in schedule.claims:
-        if seed not in schedule.seeds.get(claim.id, ()):
-            continue
-        for task in comparable(claim, tasks):
-            if task.name in seen or outcomes[seed, task.name].status == "FAILED":
-                continue
-            ids = consumed(folder / task.place)
-            if ids is None:
-                say(f"note: arm {task.name} made its data in rounds: their order isn't compared")
-            else:
-                seen[task.name] = ids
-        mine = [(task.name, seen[task.name]) for task in comparable(claim, tasks) if task.name in seen]
-        check_order(claim, seed, mine, schedule.stated.file)
+        names = (*claim.arms, *claim.controls)
+        if task.name in names and task.seed in schedule.seeds.get(claim.id, ()):
+            mine = [(name, seen[name]) for name in names if name in seen]
+            check_order(claim, task.seed, mine, schedule.stated.file)
 
 
 def _written(

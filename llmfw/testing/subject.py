@@ -83,9 +83,7 @@ class Subject:
     @cached_property
     def kinds(self) -> tuple[str, ...]:
         """The card's kinds, or those of the hooks that it answers."""
-        return self.card.kinds or tuple(
-            kind for kind, hook in _HOOKS.items() if hasattr(self.plugin_class, hook)
-        )
+        return self.card.kinds or kinds_of_hooks(self.plugin_class)
 
     def module(self, name: str) -> ModuleType | None:
         """A module of its package (functional, reference, reproduce ...); None: it has none."""
@@ -145,6 +143,13 @@ class Subject:
         return [named] if named in discovery.cards() else []
 
     # --- runs -----------------------------------------------------------------------------------------------
+
+    def words(
+        self, changed: Mapping[str, str] | None = None, *, plugins: Sequence[str] | None = None
+    ) -> list[str]:
+        """The kit's settings and ``changed`` as on the command line, for these plugins (None: this one)."""
+        chosen = [self.name] if plugins is None else plugins
+        return self._words(self.settings | dict(changed or {}), chosen)
 
     def _words(self, settings: Mapping[str, str], plugins: Sequence[str]) -> list[str]:
         """Overrides; keys of plugins that are off are left out."""
@@ -274,6 +279,11 @@ _HOOKS = {
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def kinds_of_hooks(plugin_class: type[Plugin]) -> tuple[str, ...]:
+    """The kinds whose hooks a plugin answers."""
+    return tuple(kind for kind, hook in _HOOKS.items() if hasattr(plugin_class, hook))
 
 
 def plugin_module(name: str, module: str) -> ModuleType:

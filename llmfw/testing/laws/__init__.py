@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llmfw.testing.subject import Subject
 
 _HOMES = (
-    "general", "runs", "losses", "data", "surgeries", "operated", "decoding", "services", "processes",
+    "general", "sources", "documents", "runs", "losses", "data", "surgeries", "operated", "decoding", "services", "processes",
     "company", "traces",
 )  # fmt: skip
 """Modules of this package that hold laws, in the order in which they are checked."""

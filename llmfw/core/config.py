@@ -205,7 +205,7 @@ def _config_class(name: str) -> type:
             mend="rename the plugin",
         )
     cls: type = discovery.load_class(card).Config
-    with watch(owner_named(name), "its Config", cls):
+    with watch(owner_named(name), "its Config", code="PLUGIN-CONFIG"):
         section(cls, name)  # kept: its defaults are made once
     return cls
 

@@ -37,6 +37,7 @@ from llmfw.core.tracking import JournalView, read_journal, read_record
 from llmfw.core.training.accounts import settle_costs
 from llmfw.core.training.final import save_final
 from llmfw.core.training.launch import check_launch, check_nested, one_voice
+from llmfw.core.training.measuring import note_spent, timed_sampler, timed_transforms
 from llmfw.core.training.moments import measured_at
 from llmfw.core.training.packed import refuse_leaks
 from llmfw.core.training.prepared import AUDITED, prepare_data, tell_streamed
@@ -114,7 +115,7 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
             result = _train(assembled, session, prepared, assembled.settled.source, watch)
         else:
             result = _rounds(assembled, session, prepared, sampler, watch)
-        result = replace(result, cost=settle_costs(session, peak))
+        result = replace(result, cost=settle_costs(assembled, session, peak))
     return replace(result, mlflow=session.mlflow, unsent=session.unsent)
 
 
@@ -149,6 +150,7 @@ def _at_start(assembled: Assembled, session: Session, job: Job, module: TrainMod
     for when, measured in measured_at(assembled, module, "start").items():
         if session.journal is not None:
             write_down(measured, session.journal, session.dir, step=0, when=when)
+    note_spent(assembled, session)
 
 
 def _at_validation(assembled: Assembled, session: Session, module: TrainModule) -> Mapping[str, float]:
@@ -156,6 +158,7 @@ def _at_validation(assembled: Assembled, session: Session, module: TrainModule) 
     measured = measured_at(assembled, module, "validation").get("validation", Measured())
     if session.journal is not None:
         write_tables(measured, session.dir, "validation")
+    note_spent(assembled, session)
     return flatten(measured.metrics)
 
 
@@ -317,7 +320,11 @@ def _rounds(
                 name=f"round {state.index}",
             )
             inner_data = prepare(
-                assembled.run.config, assembled.tokenizer, assembled.transforms, records, assembled.sides
+                assembled.run.config,
+                assembled.tokenizer,
+                timed_transforms(assembled),
+                records,
+                assembled.sides,
             )
             results.append(_train(assembled, inner, inner_data, source, watch))
         if session.journal is not None:
@@ -328,7 +335,7 @@ def _rounds(
             )
 
     states = run_rounds(
-        sampler,
+        timed_sampler(assembled, sampler),
         session.dir,
         rows=prepared.rows["train"],
         services=assembled.run.service,

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from llmfw.core.costs import Spent
 from llmfw.core.errors import ConflictError, PluginError, UsageError
 from llmfw.core.manager import Answer
 from llmfw.core.records import Policy, Row
@@ -30,6 +31,7 @@ class Run:
         self._rows: dict[str, list[Row]] = {}
         self._held_out: Sequence[Any] = ()
         self._identities: dict[str, str] = {}
+        self._spent = Spent()
 
     @property
     def seed(self) -> int:
@@ -69,7 +71,9 @@ class Run:
             )
         key = offered[0]
         if key not in self._built:
-            self._built[key] = self._services[key].value.factory()
+            answer = self._services[key]
+            with self._spent.during(answer.plugin, f"service/{protocol}/{key[1]}"):
+                self._built[key] = answer.value.factory()
         return self._built[key]
 
     def policy(self, name: str) -> Policy:

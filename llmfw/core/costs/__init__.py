@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmfw.core.costs.memory import Peak, peak_memory
 from llmfw.core.costs.record import FILE, PREFIXES, Cost, Part, parts_of, read_cost, series_of, total_of
+from llmfw.core.costs.spent import Spent
 
 __all__ = [
     "FILE",
@@ -11,6 +12,7 @@ __all__ = [
     "Cost",
     "Part",
     "Peak",
+    "Spent",
     "parts_of",
     "peak_memory",
     "read_cost",

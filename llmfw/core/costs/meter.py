@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from llmfw.core.costs.clock import Clock, Key, saved_bytes
+from llmfw.core.costs.spent import ONCE, swapped
 
 MOST_SAMPLES = 12
 _FACADE = ("logps", "logps_and_best", "hidden_states", "generate", "embed")
 """A policy's methods: the model's work, or the reference's."""
-ONCE = ("setup", "teardown", "on_fit_start", "on_fit_end", "on_train_start", "on_train_end", "on_exception")
-"""Methods of a callback that a step doesn't call."""
 
 
 def sampled_steps(max_steps: int, log_every: int) -> frozenset[int]:
@@ -100,14 +99,14 @@ class Meter:
 
     @contextmanager
     def over(self, module: Any, *, logs: bool) -> Iterator[None]:
-        """A ``TrainModule``'s step: loss, reference and surgeries are timed inside, metrics if it ``logs``."""
+        """Around a ``TrainModule``'s step: times loss, reference, surgeries, and metrics if it ``logs``."""
         clock = self._clock
         assert clock is not None
         with ExitStack() as undo:
-            undo.enter_context(_swapped(module, "loss_call", self._loss(module.loss_call)))
+            undo.enter_context(swapped(module, "loss_call", self._loss(module.loss_call)))
             self._watch_models(undo, module)
             if logs and self._watched.metrics:
-                undo.enter_context(_swapped(module, "own_metrics", self._metrics(undo, module.own_metrics)))
+                undo.enter_context(swapped(module, "own_metrics", self._metrics(undo, module.own_metrics)))
             start = clock.now()
             yield
             self._ms = (clock.now() - start) * 1000
@@ -203,22 +202,7 @@ class Meter:
         for name in (names,) if isinstance(names, str) else names:
             method = getattr(owner, name, None)
             if callable(method):
-                undo.enter_context(_swapped(owner, name, partial(clock.call, key, method)))
-
-
-@contextmanager
-def _swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of the instance is another one inside the block."""
-    there = name in vars(owner)
-    before = vars(owner).get(name)
-    vars(owner)[name] = value
-    try:
-        yield
-    finally:
-        if there:
-            vars(owner)[name] = before
-        else:
-            del vars(owner)[name]
+                undo.enter_context(swapped(owner, name, partial(clock.call, key, method)))
 
 
 def _name(kind: str, thing: Any) -> str:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from llmfw.core.assemble import Assembled
 from llmfw.core.costs import FILE, Cost, Peak, parts_of, series_of
 from llmfw.core.session import Session
 from llmfw.core.tracking import read_journal
 from llmfw.core.tracking.files import write_json
-from llmfw.core.training.measuring import EVENT
+from llmfw.core.training.measuring import EVENT, SPENT, note_spent
 
 
-def settle_costs(session: Session, peak: Peak) -> Cost:
+def settle_costs(assembled: Assembled, session: Session, peak: Peak) -> Cost:
     """The run's cost: into ``costs.json``, the journal (``cost/tokens`` ...) and back to the caller.
 
     Processes other than the main one have no journal, and tell nothing.
     """
     if session.journal is None:
         return Cost()
+    note_spent(assembled, session)
     session.journal.flush()
     rounds = sorted((session.dir / "rounds").glob("*/journal.jsonl"))
     own = read_journal(session.dir / "journal.jsonl")
     views = [read_journal(path) for path in rounds] or [own]
     trained = [event.fields for view in views for event in view.of("trained")[-1:]]
-    parts = parts_of([event.fields for view in views for event in view.of(EVENT)])
+    samples = [event.fields for view in views for event in view.of(EVENT)]
+    spent = [
+        event.fields
+        for view in {id(view): view for view in (own, *views)}.values()
+        for event in view.of(SPENT)
+    ]
+    parts = parts_of(samples, spent)
     host, gpu = peak.host, peak.gpu
     cost = Cost(
         tokens=sum(int(told.get("tokens", 0)) for told in trained),

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from llmfw.core.costs import parts_of, series_of
+from llmfw.core.assemble import Assembled
+from llmfw.core.costs import Spent, parts_of, series_of
 from llmfw.core.costs.meter import Meter, Surgical, Watched, sampled_steps
 from llmfw.core.manager import DEFAULTS
 from llmfw.core.models import BuiltModel
 from llmfw.core.models.names import COMPANIONS, plain_name
 from llmfw.core.plan import Plan
+from llmfw.core.records import DatasetTransform, NamedMetric, RolloutSampler
 from llmfw.core.schema import TrainerConfig
 from llmfw.core.session import Session
 from llmfw.core.tracking import read_journal
 
 EVENT = "costs"
 """A journal's events with what one step cost, part by part."""
+SPENT = "spent"
+"""Those with what a part took outside of steps."""
 
 
 def meter_of(plan: Plan, trainer: TrainerConfig, steps: int, session: Session) -> Meter | None:
@@ -44,6 +49,54 @@ def meter_of(plan: Plan, trainer: TrainerConfig, steps: int, session: Session) -
     return Meter(sampled_steps(steps, trainer.log_every), watched, tell)
 
 
+def timed_transforms(assembled: Assembled) -> list[tuple[str, DatasetTransform]]:
+    """The plan's transforms; what they take is noted with the run."""
+    spent = assembled.run._spent
+    return [
+        (plugin, replace(one, apply=spent.timed(plugin, f"transform/{one.name}", one.apply)))
+        for plugin, one in assembled.transforms
+    ]
+
+
+def timed_sampler(assembled: Assembled, sampler: RolloutSampler) -> RolloutSampler:
+    """The sampler; what its rounds' records take is noted with the run."""
+    plugin = assembled.plan.owner("llmfw_sampler") or DEFAULTS
+    timed = assembled.run._spent.timed(plugin, f"sampler/{sampler.name}", sampler.next)
+    return replace(sampler, next=timed)
+
+
+def timed_metrics(assembled: Assembled) -> list[NamedMetric]:
+    """The metrics of validation; what those of plugins take is noted with the run."""
+    spent = assembled.run._spent
+    found: list[NamedMetric] = []
+    for plugin, metric in assembled.plan.answers.get("llmfw_metrics/validation", ()):
+        found.append(metric if plugin == DEFAULTS else _timed_metric(spent, plugin, metric))
+    return found
+
+
+def _timed_metric(spent: Spent, plugin: str, metric: NamedMetric) -> NamedMetric:
+    part = f"metric/{metric.name}"
+
+    def factory() -> Any:
+        state = metric.factory()
+        vars(state)["compute"] = spent.timed(plugin, part, state.compute)
+        return state
+
+    return replace(metric, factory=factory, update=spent.timed(plugin, part, metric.update))
+
+
+def note_spent(assembled: Assembled, session: Session) -> None:
+    """Write down what plugins took outside of steps since the last call."""
+    for told in assembled.run._spent.take():
+        if session.journal is not None:
+            session.journal.event(SPENT, **told)
+
+
+def callbacks_of(plan: Plan) -> list[tuple[str, Any]]:
+    """(plugin, callback) of those that plugins bring."""
+    return [(one.plugin, one.value) for one in _of_plugins(plan, "llmfw_callbacks")]
+
+
 def _watched(plan: Plan, trainer: TrainerConfig, steps: int) -> Watched:
     owner = plan.owner("llmfw_loss")
     every = trainer.log_every
@@ -51,7 +104,7 @@ def _watched(plan: Plan, trainer: TrainerConfig, steps: int) -> Watched:
     return Watched(
         loss=None if owner == DEFAULTS else owner,
         reference="its log-probs were computed before step 1" if trainer.reference == "cache" else "",
-        callbacks=[(one.plugin, one.value) for one in _of_plugins(plan, "llmfw_callbacks")],
+        callbacks=callbacks_of(plan),
         metrics={one.value.name: one.plugin for one in _of_plugins(plan, "llmfw_metrics/train")},
         metrics_often=logged / steps if steps else 1.0,
         surgeries=surgical,

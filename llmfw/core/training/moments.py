@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmfw.core.assemble import Assembled
+from llmfw.core.manager import DEFAULTS
 from llmfw.core.measure import Measured, has_evaluations, merged, run_evaluations
 from llmfw.core.models.shards import is_sharded
 from llmfw.core.module import TrainModule
@@ -19,6 +20,9 @@ def measured_at(assembled: Assembled, module: TrainModule, *moments: When) -> di
 
     def work() -> dict[When, Measured]:
         results = run_evaluations(plan, run, policy, moments)
+        for answer, _, seconds in results:
+            if answer.plugin != DEFAULTS:
+                run._spent.add(answer.plugin, f"evaluation/{answer.value.name}", seconds)
         return {when: merged(results, when) for when in moments}
 
     with module.whole():

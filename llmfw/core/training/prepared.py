@@ -11,6 +11,7 @@ from llmfw.core.measure import Measured, write_down
 from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Session
 from llmfw.core.tracking import read_journal
+from llmfw.core.training.measuring import timed_transforms
 
 AUDITED = 64
 """Training samples whose masks are looked at before step 1."""
@@ -31,7 +32,7 @@ def prepare_data(assembled: Assembled, session: Session) -> Prepared:
             train=[], validation=[], rows={"train": [], "validation": []}, report=report, form="text"
         )
     prepared = prepare(
-        assembled.run.config, assembled.tokenizer, assembled.transforms, source, assembled.sides
+        assembled.run.config, assembled.tokenizer, timed_transforms(assembled), source, assembled.sides
     )
     _same_data(session, prepared)
     if is_main_process():

@@ -47,7 +47,7 @@ from llmfw.core.session import Session, checkpoint_dir
 from llmfw.core.tracking import Journal, JournalLogger
 from llmfw.core.training.job import Training
 from llmfw.core.training.launch import environment
-from llmfw.core.training.measuring import meter_of
+from llmfw.core.training.measuring import callbacks_of, meter_of, timed_metrics
 from llmfw.core.training.strategies import strategy_of
 from llmfw.core.training.validation import validate
 
@@ -101,7 +101,9 @@ def train(job: Job) -> TrainModule:
         return module
     trainer = _trainer(job, steps, folder)
     try:
-        trainer.fit(module, datamodule=job.bare, ckpt_path=str(resume) if resume else None, weights_only=True)
+        with job.assembled.run._spent.once(callbacks_of(job.assembled.plan)):
+            path = str(resume) if resume else None
+            trainer.fit(module, datamodule=job.bare, ckpt_path=path, weights_only=True)
     finally:
         if training.meter is not None:
             training.meter.stop()
@@ -286,7 +288,7 @@ def validate_held_out(job: Job, module: TrainModule) -> dict[str, float]:
     if not batches:
         return {}
     assert module.policy is not None
-    metrics = plan.many("llmfw_metrics/validation")
+    metrics = timed_metrics(job.assembled)
     loss = plan.one("llmfw_loss")
     source = source_of(job.prepared.validation)
     found = validate(module.policy, loss, module.reference, batches, metrics, shared=world > 1, source=source)

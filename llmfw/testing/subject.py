@@ -165,10 +165,9 @@ class Subject:
 
         return llmfw.plan(*self._words(settings, plugins), plugins=plugins)
 
-    def plan(self, *, plugins: Sequence[str] | None = None, **changed: str) -> Plan:
-        """The plan of a run; ``changed`` are settings with ``__`` for the dot."""
-        settings = self.settings | {key.replace("__", "."): value for key, value in changed.items()}
-        return self._plan(settings, [self.name] if plugins is None else plugins)
+    def plan(self, changed: Mapping[str, str] | None = None, *, plugins: Sequence[str] | None = None) -> Plan:
+        """The plan of a run of the plugin (or of ``plugins``) with the kit's settings and ``changed``."""
+        return self._plan(self.settings | dict(changed or {}), [self.name] if plugins is None else plugins)
 
     def fit(
         self,

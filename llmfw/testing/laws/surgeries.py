@@ -186,7 +186,7 @@ def _is_there(one: Operation, name: str) -> bool:
 
 def _plans(subject: Subject, **changed: str) -> bool:
     try:
-        subject.plan(**changed)
+        subject.plan({key.replace("__", "."): value for key, value in changed.items()})
     except LlmfwError:
         return False
     return True

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from llmfw.testing.subject import Subject
 
 
-def opened(subject: Subject) -> Opened:
-    """The kit's model with the plugin's cache or decoder.
+def opened(subject: Subject, *, fresh: bool = False) -> Opened:
+    """The kit's model with the plugin's cache or decoder; ``fresh``: one that no law has used yet.
 
     Its weights are large, so that greedy text doesn't fall into a loop at once.
     """
     plain = subject.settings["model"] == SMALL["model"]
     changed = {"model.config.initializer_range": "0.3"} if plain else {}
-    return subject.once("opened", lambda: open_policy(subject.assembled(changed, verb="generate")))
+
+    def make() -> Opened:
+        return open_policy(subject.assembled(changed, verb="generate"))
+
+    return make() if fresh else subject.once("opened", make)
 
 
 def prompts(model: Opened, *lengths: int) -> list[list[int]]:
@@ -105,25 +109,24 @@ def fingerprint(module: torch.nn.Module) -> dict[str, Any]:
     return found
 
 
-class BrokenOffError(Exception):
-    """Raised by ``breaking_off``."""
-
-
 @contextmanager
 def breaking_off(module: torch.nn.Module, *, call: int) -> Iterator[None]:
-    """Inside, the model's last layer fails at its ``call``-th forward pass, and that error ends the block."""
+    """Inside, the model's last layer fails at its ``call``-th forward pass (0: never), and whatever becomes
+    of that error ends the block.
+    """
     count = 0
 
     def fail(*_: Any) -> None:
         nonlocal count
         count += 1
         if count == call:
-            raise BrokenOffError
+            raise RuntimeError("broken off by the conformance kit")
 
     handle = decoder_layers(decoder_of(base_model(module)))[-1].register_forward_pre_hook(fail)
     try:
         yield
-    except BrokenOffError:
-        pass
+    except Exception:  # the core may have said more about it, in an error of its own
+        if not 0 < call <= count:
+            raise
     finally:
         handle.remove()

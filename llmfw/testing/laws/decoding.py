@@ -89,7 +89,7 @@ def budget(subject: Subject) -> None:
 def restored(subject: Subject) -> None:
     """After a call, and after an error in the middle of one, the model's settings, attention, hooks and
     tensors are what they were."""
-    model = opened(subject)
+    model = opened(subject, fresh=True)
     module = model.policy.module
     before = fingerprint(module)
     for moment, call in (("a call", 0), ("an error in the middle of a call", 2)):

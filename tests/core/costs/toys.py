@@ -75,7 +75,8 @@ SLOW = """
             def apply(model, generator):
                 model.model.norm = Gate(model.model.norm)
                 return llmfw.Report(changed=("model.norm",))
-            return [llmfw.Surgery(name="gate", phase="after_load", apply=apply, trainable=("model.norm.scale",))]
+            return [llmfw.Surgery(name="gate", phase="after_load", apply=apply,
+                                  trainable=("model.norm.scale",))]
 
         @hookimpl
         def llmfw_metrics(self, run, stage):

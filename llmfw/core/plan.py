@@ -265,8 +265,11 @@ def _check_order(plan: Plan, manager: PluginManager) -> None:
 
 
 def _check_refusals(plan: Plan, manager: PluginManager, run: Run) -> None:
-    cache = plan.one("llmfw_kv_cache")
+    cache, loss = plan.one("llmfw_kv_cache"), plan.one("llmfw_loss")
     met = {
+        "right_padding": _padded(run.config.trainer.micro_batch, loss)
+        if plan.verb in ("fit", "plan")
+        else None,
         "packing": ("packing", "set data.packing=false") if run.config.data.packing else None,
         "quantised": (f"a base in {run.config.model.quantization}", "set model.quantization=none")
         if run.config.model.quantization != "none"
@@ -292,6 +295,13 @@ def _check_refusals(plan: Plan, manager: PluginManager, run: Run) -> None:
                         mend=f"{found[1]} (--no-plugin {answer.plugin})",
                         key="plugins",
                     )
+
+
+def _padded(rows: int, loss: Any) -> tuple[str, str] | None:
+    """What pads training rows on the right, and how to mend it; None: each row stands alone."""
+    if loss is not None and loss.batch_kind == "preference":
+        return f"the loss {loss.name}, which lays the two answers of a pair side by side", "leave one out"
+    return ("rows padded on the right", "set trainer.micro_batch=1") if rows > 1 else None
 
 
 def _check_settings(plan: Plan, run: Run, model_config: Any) -> None:

@@ -108,6 +108,20 @@ def test_a_surgery_that_refuses_packing_stops_a_run_that_packs():
         _plan(("surgeon", Surgeon(None)), root=packed)
 
 
+def test_a_surgery_that_refuses_right_padding_trains_on_one_row_at_a_time():
+    class Surgeon(Plugin):
+        @hookimpl
+        def llmfw_surgeries(self, run, model_config):
+            apply = lambda model, generator: Report()  # noqa: E731
+            return [Surgery(name="cut", phase="after_load", apply=apply, refuses=("right_padding",))]
+
+    single, padded = Root(), Root()
+    single.trainer.micro_batch, padded.trainer.micro_batch = 1, 2
+    assert _plan(("surgeon", Surgeon(None)), root=single).many("llmfw_surgeries")
+    with pytest.raises(ConflictError, match=r"'surgeon' can't be right with rows padded.*micro_batch=1"):
+        _plan(("surgeon", Surgeon(None)), root=padded)
+
+
 def test_a_decoder_that_rewrites_the_cache_refuses_a_plugins_cache():
     class Tree(Plugin):
         @hookimpl

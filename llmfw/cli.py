@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -121,6 +122,7 @@ def _plugin_verbs() -> dict[str, tuple[str, list[str]]]:
 def _plugin_command(verb: str) -> click.Command:
     """Import the one plugin whose card claims the verb, and ask it for the command."""
     from llmfw.core import discovery
+    from llmfw.core.guard.answers import fault
 
     _, owners = _plugin_verbs()[verb]
     cards = [discovery.card(name) for name in owners]
@@ -138,7 +140,7 @@ def _plugin_command(verb: str) -> click.Command:
     with guard.watch(owner, "llmfw_commands", hook):
         answer = hook()
         found = [record for record in answer or () if record.name == verb]
-    if len(found) != 1 or not isinstance(found[0], Command):
+    if len(found) != 1 or not isinstance(found[0], Command) or fault(found[0]):
         raise _no_command(card, verb, hook)
     with guard.watch(owner, f"the factory of the verb {verb!r} (llmfw_commands)", found[0].factory):
         command = found[0].factory()
@@ -230,7 +232,12 @@ def run(arguments: Sequence[str]) -> int:
             _trace(error)  # a half-typed line must not be littered with messages
             return 1
     try:
-        with cli.make_context("llmfw", list(arguments) or ["--help"]) as context:
+        verb = next((word for word in arguments if not word.startswith("-")), "")
+        core = ALIASES.get(verb, verb) in CORE  # a plugin's own verb may end as it likes
+        with (
+            cli.make_context("llmfw", list(arguments) or ["--help"]) as context,
+            guard.blaming() if core else nullcontext(),
+        ):
             cli.invoke(context)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -240,12 +247,10 @@ def run(arguments: Sequence[str]) -> int:
         _trace(error)
         print("error[INTERRUPTED] stopped by Ctrl-C; run it again when you like", file=sys.stderr)
         return 130
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_gone():
             return 141
-        known = translate(error) or guard.plugin_failure(error)
-        if known is None and isinstance(error, SystemExit):
-            raise
+        known = translate(error)
         if known is None:
             return _bug(error)
         _trace(error)
@@ -282,7 +287,7 @@ def _reader_gone() -> bool:
     return True
 
 
-def translate(error: BaseException) -> LlmfwError | None:
+def translate(error: Exception) -> LlmfwError | None:
     """The user's error behind an exception; None where it's a bug."""
     if isinstance(error, LlmfwError):
         return error
@@ -320,7 +325,7 @@ def _trace(error: BaseException) -> None:
         traceback.print_exception(error)
 
 
-def _bug(error: BaseException) -> int:
+def _bug(error: Exception) -> int:
     import traceback
 
     from llmfw.core.say import first_to_say

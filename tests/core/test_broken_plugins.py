@@ -369,3 +369,61 @@ def test_a_limit_that_is_no_number_is_refused(site: Path, capfd, monkeypatch: py
     assert cli.run(["plan", "--plugin", "fine", *SMALL]) == 2
     (line,) = told(capfd)
     assert line.startswith("error[PLUGIN-SECONDS] LLMFW_PLUGIN_SECONDS: 'soon'")
+
+
+def test_outside_a_run_a_layer_cant_end_the_process_either(site: Path):
+    source = CLASS + (
+        "    @hookimpl\n    def llmfw_surgeries(self, run, model_config):\n"
+        "        def apply(model, generator):\n"
+        "            def leave(module, inputs, output):\n                import os; os._exit(0)\n"
+        "            model.model.norm.register_forward_hook(leave)\n"
+        "            return llmfw.Report(changed=('model.norm',))\n"
+        "        return [llmfw.Surgery(name='s', phase='after_load', apply=apply)]\n"
+    )
+    broken = Broken(source, "PLUGIN-EXIT", ("leave", "os._exit(0)"), "os._exit")
+    install(site, "leaver", broken)
+    code, lines, _ = in_a_process(site, "leaver", "evaluate")
+    lines = [line for line in lines if line.startswith("error[")]
+    assert code == 4 and len(lines) == 1, (code, lines)
+    check_line(lines[0], site, "leaver", broken)
+
+
+def test_a_plugins_own_verb_may_end_with_a_code_of_its_own(site: Path, capfd):
+    source = CLASS + (
+        "    @hookimpl\n    def llmfw_commands(self):\n"
+        "        def factory():\n            import click\n"
+        "            return click.Command('leave', callback=lambda: exit(3))\n"
+        "        return [llmfw.Command(name='leave', help='Leave.', factory=factory)]\n"
+    )
+    write_toy(site, "leaver", source, card='[commands]\nleave = "Leave."\n')
+    discovery.forget()
+    assert cli.run(["leave"]) == 3 and told(capfd) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "piece"),
+    [
+        (("def factory():", "def factory():\n            1 / 0"), "PLUGIN-RAISED", "1 / 0"),
+        (
+            ("return [llmfw", "raise SystemExit(0)\n        return [llmfw"),
+            "PLUGIN-RAISED",
+            "raise SystemExit",
+        ),
+        (("name='leave', help", "name='other', help"), "PLUGIN-COMMAND", "@hookimpl"),
+        (("factory=factory", "factory='no'"), "PLUGIN-COMMAND", "@hookimpl"),
+        (("return click.Command", "return str"), "PLUGIN-RAISED", "return str"),
+    ],
+)
+def test_a_verb_that_cant_be_had_names_its_plugin(site: Path, capfd, change, code: str, piece: str):
+    source = CLASS + (
+        "    @hookimpl\n    def llmfw_commands(self):\n"
+        "        def factory():\n            import click\n"
+        "            return click.Command('leave', callback=print)\n"
+        "        return [llmfw.Command(name='leave', help='Leave.', factory=factory)]\n"
+    ).replace(*change)
+    broken = Broken(source, code, ("llmfw_commands",), piece, card='[commands]\nleave = "Leave."\n')
+    install(site, "verb", broken)
+    assert cli.run(["--help"]) == 0 and told(capfd) == []
+    assert cli.run(["leave"]) == 4
+    (line,) = told(capfd)
+    check_line(line, site, "verb", broken)

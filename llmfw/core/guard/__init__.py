@@ -46,7 +46,6 @@ __all__ = [
     "owner_named",
     "place_of_function",
     "place_of_module",
-    "plugin_failure",
     "told",
     "watch",
 ]
@@ -183,7 +182,7 @@ class Guarded:
         return f"<{self.what} of {self.owner.title}: {self.func!r}>"
 
 
-def plugin_failure(error: BaseException) -> PluginError | None:
+def _of_a_plugin(error: BaseException) -> PluginError | None:
     """The error of the plugin whose line an exception comes from; None where no plugin's code raised it, or
     none is to be blamed.
     """
@@ -215,7 +214,7 @@ def blaming() -> Iterator[None]:
         try:
             yield
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            found = plugin_failure(error)
+            found = _of_a_plugin(error)
             if found is None:
                 raise
             raise found from error

@@ -268,7 +268,7 @@ class Toy(Plugin):
             def on_train_batch_start(self, trainer, module, batch, index):
                 if trainer.global_rank == 1 and trainer.global_step == 1:
                     if os.environ["HOW"] == "kill":
-                        subprocess.run(["kill", "-9", str(os.getpid())])  # from outside: a plugin can't itself
+                        subprocess.run(["kill", "-9", str(os.getpid())])  # no plugin can do it itself
                     raise DataError("BAD-ROW", "row 7 is bad", mend="mend it")
         return [Bad()]
 """

@@ -59,6 +59,11 @@ def touched(value: str, sources: Sequence[Path]) -> list[str]:
     return found
 
 
+def begin() -> None:
+    """Start the server, which imports while something else is done."""
+    _server()
+
+
 @cache
 def _server() -> subprocess.Popen[str]:
     server = subprocess.Popen(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from llmfw.core.errors import LlmfwError, UsageError
-from llmfw.testing import traces
+from llmfw.testing import birth, traces
 from llmfw.testing.laws import Law, NotApplicable, laws
 from llmfw.testing.subject import Subject
 
@@ -115,6 +115,8 @@ def _outcomes(
     known_laws(only)
     known_exemptions(subject)
     _ = subject.plugin_class
+    if not only or "quiet-birth" in only:
+        birth.begin()
     for law in laws_for(subject):
         if not only or law.id in only:
             with around(law):

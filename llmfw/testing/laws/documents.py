@@ -127,15 +127,13 @@ def _check_command(subject: Subject, words: Sequence[str]) -> None:
 
 
 def _check_plan(subject: Subject, line: str, plugins: list[str], settings: list[str]) -> None:
-    """The line's plan over the tiny model, and over the kit's rows where it names a file."""
+    """The line's plan over the tiny model, and over the kit's rows where it names no data set."""
     import llmfw
 
     own = [word for word in settings if word.partition("=")[0] not in (*_MODEL, *_DATA)]
-    named = next((word for word in settings if word.partition("=")[0] in _DATA), None)
-    data = [word for word in subject.words(plugins=plugins) if word.partition("=")[0] in _DATA]
-    keep = (
-        [named] if named is not None and not Path(named.partition("=")[2]).suffix else data if named else []
-    )
+    kit = [word for word in subject.words(plugins=plugins) if word.partition("=")[0] in _DATA]
+    named = [word for word in settings if word.partition("=")[0] in _DATA]
+    keep = named if named and not Path(named[-1].partition("=")[2]).suffix else kit
     try:
         llmfw.plan("model=tiny-llama", *keep, *own, plugins=plugins)
     except LlmfwError as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from llmfw.core.errors import LlmfwError, PluginError, UsageError
 from llmfw.core.hookspecs import API_VERSION, CARDINALITY
-from llmfw.core.settings.keys import NEEDED, Leaf, leaves, section
+from llmfw.core.settings.keys import NEEDED, Leaf, Table, leaves, section
 from llmfw.testing.laws import broken, law
 from llmfw.testing.subject import Subject, kinds_of_hooks
 
@@ -110,7 +111,7 @@ def config_round_trip(subject: Subject) -> None:
             raise broken(
                 f"{key} has no help", mend='write field(default=..., metadata={"help": "what it does"})'
             )
-    _check_defaults(subject)
+    _check_defaults(subject, known)
     _check_writing(subject)
     for key, leaf in known.items():
         for word in _wrong(leaf) if isinstance(leaf, Leaf) else ():
@@ -118,12 +119,15 @@ def config_round_trip(subject: Subject) -> None:
     _refused(subject, f"{name}.no_such_setting=1", "let Config be a plain dataclass")
 
 
-def _check_defaults(subject: Subject) -> None:
-    """The plugin can be built with nothing set."""
+def _check_defaults(subject: Subject, known: Mapping[str, Leaf | Table]) -> None:
+    """The plugin can be built with nothing set, and each default is a value that may be set."""
     from llmfw.core.config import load_config
 
+    given = {key: leaf.default for key, leaf in known.items() if isinstance(leaf, Leaf)}
+    words = [f"{key}={json.dumps(value)}" for key, value in given.items() if value != NEEDED]
     try:
         load_config(plugins=[subject.name])
+        load_config(plugins=[subject.name], overrides=words)
     except LlmfwError as error:
         raise broken(
             f"its defaults can't be taken: {error.key or subject.name}: {error.what}",

@@ -67,8 +67,8 @@ def _short(value: Any) -> str:
 
 @law("transform-deterministic", "transform")
 def transform_deterministic(subject: Subject) -> None:
-    """Given the same items (and epoch) a transform gives the same answer, whenever it's asked and in any state
-    of the global random generators.
+    """Given the same items (and epoch) a transform gives the same answer, whenever it's asked, and in any
+    state of the global random generators.
     """
     mend = "draw from a generator that is made anew in each call, from run.seed (and the epoch)"
     fresh = {each.name: each for _, each in ready(subject.assembled(), subject.folder / "again").transforms}

@@ -293,6 +293,17 @@ DEADLY = {
         "import os; os.execlp('true', 'true')", "PLUGIN-EXIT", ("its import", "os.execv"), "os.execlp"
     ),
     "hook_leaves": Broken(hook("import os; os._exit(0)"), "PLUGIN-EXIT", ("llmfw_loss",), "os._exit"),
+    "thread_leaves": Broken(
+        hook(
+            "import os, threading, time\n        threading.Thread(target=lambda: os._exit(0)).start()\n"
+            "        time.sleep(30)"
+        ),
+        "PLUGIN-EXIT", ("os._exit(0)",), "os._exit",
+    ),
+    "thread_is_the_exit": Broken(
+        "import os, threading, time\nthreading.Thread(target=os._exit, args=[0]).start()\ntime.sleep(30)\n",
+        "PLUGIN-EXIT", ("its import", "os._exit(0)"), None,
+    ),
 }  # fmt: skip
 
 

@@ -43,6 +43,8 @@ class _Thread(threading.local):
 
 
 _here = _Thread()
+_everywhere: list[Entry] = []
+"""What is under way in all threads."""
 _lock = threading.Lock()
 _depth = 0
 _pid = 0
@@ -60,6 +62,7 @@ def on_thread(error: PluginError) -> None:
 def enter(entry: Entry) -> None:
     """Plugin code begins in this thread."""
     _here.entries.append(entry)
+    _everywhere.append(entry)
     _close()
 
 
@@ -70,6 +73,7 @@ def leave(entry: Entry) -> None:
         entries.pop()
     elif entry in entries:
         entries.remove(entry)
+    _everywhere.remove(entry)
     _open()
 
 
@@ -114,12 +118,15 @@ def _refuse(name: str, arguments: tuple[Any, ...]) -> None:
     if file.startswith(_OURS) and owner_of_file(file) is None:
         return  # the core's own end
     entry = _here.entries[-1] if _here.entries else None
+    apart = entry is None and threading.current_thread() is not threading.main_thread()
+    if apart and found is None and _everywhere:
+        entry = _everywhere[-1]  # a thread that does nothing else: whoever is under way began it
     if found is None and entry is None:
         return
     error = _accusation(name, arguments, found, entry, caller)
     for one in _here.entries:
         one.accused = one.accused or error
-    if entry is None and threading.current_thread() is not threading.main_thread():
+    if apart:
         on_thread(error)
     raise error
 

@@ -40,7 +40,7 @@ class Claim:
     kind: Kind = "greater"
     direction: Literal["higher", "lower"] = "higher"
     effect: float = 0.0
-    """Smallest effect that counts (greater), margin (equivalent, not_worse) or level, in the metric's unit."""
+    """Smallest effect that counts (greater), margin (equivalent, not_worse) or level; in ``unit``."""
     unit: str = ""
     """The metric's unit, for tables: tokens, nats, share ..."""
     arms: tuple[str, ...] = ()

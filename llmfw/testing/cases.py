@@ -66,10 +66,11 @@ def _cases(subject: Subject) -> list[Case]:
     function = getattr(functional, "loss", None)
     if function is None:
         raise NotApplicable("no function `loss` in functional.py, and no conformance_cases in reference.py")
+    variants = _settings(subject, function)
     return [
         Case(function="loss", arguments={**tensors, **settings}, about=_about(lengths, settings))
         for lengths, tensors in _tensors(subject, function)
-        for settings in _settings(subject, function)
+        for settings in variants
     ]
 
 

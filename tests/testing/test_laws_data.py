@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.testing.base_toys import assert_only
+from tests.testing.base_toys import assert_broken, assert_only
 
 KEPT = "items=[rows[index] for index in chosen]"
 
@@ -30,7 +30,7 @@ def test_rows_drawn_from_a_generator_that_goes_on(tmp_path: Path):
 
 def test_an_order_from_a_generator_that_goes_on(tmp_path: Path):
     """In the third epoch, which the kit's runs don't reach."""
-    assert_only(
+    assert_broken(
         "transform-deterministic", tmp_path, "transform", match="order 'shortest_first' of epoch 2",
         plugin=("apply=order", "apply=partial(order, draw=__import__('random').Random(0))"),
         functional=[
@@ -44,7 +44,7 @@ def test_an_order_from_a_generator_that_goes_on(tmp_path: Path):
     ("items", "match"),
     [
         ("{**rows[index], 'id': f'new-{index}'}", "gives an item that went in the new id 'new-"),
-        ("{**rows[index], 'id': f'new-{index}', 'prompt': 'Say'}", "gives 5 items ids that didn't go in"),
+        ("{**rows[index], 'id': f'new-{index}', 'prompt': 'Say'}", "gives 6 items ids that didn't go in"),
     ],
 )
 def test_rows_under_new_ids(tmp_path: Path, items: str, match: str):
@@ -65,7 +65,7 @@ def test_a_row_that_is_handed_on_twice(tmp_path: Path):
     change = (KEPT, f"items=[*[rows[index] for index in chosen], *{twice}]")
     more = ('"kept": float(count)', '"kept": float(count + (keep < 1))')
     match = "hands the item .* on 2 times"
-    assert_only("exactly-once", tmp_path, "transform", match=match, functional=[change, more])
+    assert_broken("exactly-once", tmp_path, "transform", match=match, functional=[change, more])
 
 
 def test_rows_that_are_changed_in_place(tmp_path: Path):
@@ -76,7 +76,7 @@ def test_rows_that_are_changed_in_place(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("metrics", "match"),
-    [("{}", "drops 6 of 11 items, and tells nothing"), ('{"mood": 0.3}', "tells other things: mood")],
+    [("{}", "drops 5 of 11 items, and tells nothing"), ('{"mood": 0.3}', "tells other things: mood")],
 )
 def test_rows_that_are_dropped_in_silence(tmp_path: Path, metrics: str, match: str):
     change = ('{"kept": float(count)}', metrics)
@@ -84,13 +84,8 @@ def test_rows_that_are_dropped_in_silence(tmp_path: Path, metrics: str, match: s
 
 
 def test_rows_that_come_in_another_order_the_second_time(tmp_path: Path):
-    change = (
-        "        return every[:-2]",
-        "        self.limit, every = -self.limit, every or [\n"
-        '            {"id": f"{a}+{b}", "prompt": f"{a}+{b}=", "completion": str(a + b)}\n'
-        "            for b in range(-self.limit)\n            for a in range(-self.limit)\n        ]\n"
-        "        return every[:-2]",
-    )
+    turned = "self.calls = getattr(self, 'calls', 0) + 1\n        return every[:-2][:: (-1) ** self.calls]"
+    change = ("return every[:-2]", turned)
     match = r"rows\('train'\) gives .* once and .* another time"
     assert_only("rows-deterministic", tmp_path, "datamodule", match=match, rows=change)
 

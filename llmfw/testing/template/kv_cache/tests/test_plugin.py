@@ -31,7 +31,6 @@ def test_the_neutral_setting_is_the_full_cache_and_a_small_window_is_not() -> No
     alone = answers([])
     neutral = "my_method.recent=1000000"
     assert answers(["my_method"], neutral) == alone
-    assert answers(["my_method"], neutral, "my_method.chunk=7") == alone
     assert answers(["my_method"], "my_method.sinks=1", "my_method.recent=3") != alone
 
 
@@ -40,7 +39,9 @@ def test_no_layer_holds_more_than_its_budget(chunk: int) -> None:
     model, ids = tiny_llama(), torch.arange(16)[None]
     past = cache.build(model.config, sinks=2, recent=4)
     with torch.inference_mode():
-        for start in range(0, 16, chunk):
+        model(ids[:, :1], past_key_values=past)
+        cache.after_prefill(past)
+        for start in range(1, 16, chunk):
             model(ids[:, start : start + chunk], past_key_values=past)
     assert {layer.held for layer in past.layers} == {6} and past.get_seq_length() == 16
 
@@ -52,7 +53,9 @@ def test_what_is_forgotten_is_no_longer_seen() -> None:
     for second in (5, 9):
         past = cache.build(model.config, sinks=1, recent=2)
         with torch.inference_mode():
-            for token in (3, second, 4, 6, 7):
+            model(torch.tensor([[3, second, 4]]), past_key_values=past)
+            cache.after_prefill(past)
+            for token in (6, 7):
                 out = model(torch.tensor([[token]]), past_key_values=past).logits
         logits.append(out)
     assert torch.equal(*logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from llmfw import Arm, Claim, Workspace
 
@@ -22,18 +23,37 @@ CLAIMS = (
 )
 
 
+def tiny_llama(seed: int, positions: int) -> Any:
+    """A Llama of two layers with weights that the seed draws, over 32 tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=positions,
+        initializer_range=0.5,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).eval()
+
+
 def tokens_per_pass(workspace: Workspace, *, length: int) -> dict[str, float]:
     """New tokens per forward pass of a tiny model, whose weights the seed draws, and the texts' checksum."""
     import torch
     from transformers import DynamicCache
 
     from llmfw.core.generation import Sampling
-    from llmfw.testing.pairs import tiny_llama
 
     from .decoder import generate
 
     class Policy:
-        module = tiny_llama(seed=workspace.seed, max_position_embeddings=1024)
+        module = tiny_llama(workspace.seed, positions=1024)
 
     passes = 0
 

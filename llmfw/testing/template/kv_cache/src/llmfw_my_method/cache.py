@@ -16,24 +16,31 @@ from .functional import kept
 class SinkRecentLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     """One layer's keys and values: of the first tokens and of the most recent ones.
 
-    The queries of a call see all that was kept before and each other; then the surplus is forgotten. Keys
-    keep the positions that they were made with.
+    A prompt is read in full; from ``forget`` on the surplus goes at each update. The queries of a call see
+    all that was kept before and each other. Keys keep the positions that they were made with.
     """
 
     def __init__(self, *, sinks: int, recent: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sinks, self.recent = sinks, recent
-        self.seen = 0
+        self.seen, self.forgets = 0, False
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Add the new ones, forget the surplus, and return what the present queries attend to."""
+        """Add the new ones, and return what the present queries attend to."""
         keys, values = super().update(key_states, value_states, *args, **kwargs)
         self.seen += key_states.shape[-2]
-        self.keys = kept(keys, sinks=self.sinks, recent=self.recent)
-        self.values = kept(values, sinks=self.sinks, recent=self.recent)
+        if self.forgets:
+            self.forget()
         return keys, values
+
+    def forget(self) -> None:
+        """Forget the surplus, now and after each further update."""
+        self.forgets = True
+        if self.keys is not None and self.values is not None:
+            self.keys = kept(self.keys, sinks=self.sinks, recent=self.recent)
+            self.values = kept(self.values, sinks=self.sinks, recent=self.recent)
 
     @property
     def held(self) -> int:
@@ -51,11 +58,17 @@ class SinkRecentLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transfo
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
-        self.seen = 0
+        self.seen, self.forgets = 0, False
+
+
+def after_prefill(cache: Any) -> None:
+    """A prompt was read in full: from now on every layer holds at most ``sinks + recent`` positions."""
+    for layer in cache.layers:
+        layer.forget()
 
 
 def build(model_config: Any, *, sinks: int, recent: int) -> Cache:
-    """A cache of such layers; its settings bound every layer to ``sinks + recent`` positions.
+    """An empty cache of such layers.
 
     Raises:
         LlmfwError: a model with layers that keep something else than keys and values of all positions.

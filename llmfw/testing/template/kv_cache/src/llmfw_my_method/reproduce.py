@@ -25,22 +25,42 @@ CLAIMS = (
 )
 
 
+def tiny_llama(seed: int, positions: int) -> Any:
+    """A Llama of two layers with weights that the seed draws, over 32 tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=positions,
+        initializer_range=0.5,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).eval()
+
+
 def share_held(workspace: Workspace, *, sinks: int, recent: int) -> dict[str, float]:
     """Positions that the first layer holds after a text, over the text's, and how far the next token's
     distribution is from the full cache's (total variation, 0 to 1).
     """
     import torch
 
-    from llmfw.testing.pairs import tiny_llama
-
-    from .cache import build
+    from .cache import after_prefill, build
 
     length = TOKENS[workspace.size]
-    model = tiny_llama(seed=workspace.seed, max_position_embeddings=2 * length)
+    model = tiny_llama(workspace.seed, positions=2 * length)
     ids = torch.randint(32, (1, length), generator=torch.Generator().manual_seed(workspace.seed))
     cache = build(model.config, sinks=sinks, recent=recent)
     with torch.inference_mode():
-        for start in range(0, length - 1, 16):
+        model(ids[:, :16], past_key_values=cache)
+        after_prefill(cache)
+        for start in range(16, length - 1, 16):
             model(ids[:, start : min(start + 16, length - 1)], past_key_values=cache)
         logits = model(ids[:, -1:], past_key_values=cache).logits[0, -1]
         full = model(ids).logits[0, -1]

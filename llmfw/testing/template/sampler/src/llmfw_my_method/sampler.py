@@ -45,8 +45,6 @@ def sample_with(policy: Any, ledger: Any, seed: int, samples: int) -> Callable[[
     """The ``sample`` of ``best_of``: the policy's answers, counted in the ledger."""
 
     def sample(rows: list[Row]) -> list[list[Completion]]:
-        if not rows:
-            return []
         answers = policy.generate(
             [row["prompt"] for row in rows], samples=samples, temperature=1.0, seed=seed
         )

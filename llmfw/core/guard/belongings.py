@@ -76,9 +76,8 @@ def _folder(_: Any) -> str | None:
         return None
 
 
-def _put_folder(_: Any, before: str | None) -> None:
-    if before is not None:
-        os.chdir(before)
+def _put_folder(_: Any, before: str) -> None:
+    os.chdir(before)
 
 
 def _put_filters(_: Any, before: list[Any]) -> None:
@@ -91,8 +90,7 @@ def _devices(torch: Any) -> Any:
 
 
 def _put_devices(torch: Any, before: Any) -> None:
-    if before is not None:
-        torch.cuda.set_rng_state_all(before)
+    torch.cuda.set_rng_state_all(before)
 
 
 def _put_random(_: Any, before: Any) -> None:
@@ -200,7 +198,7 @@ class Belongings:
         libraries = {None: None} | {
             name: library
             for name, ready in _READY.items()
-            if (library := sys.modules.get(name)) is not None and hasattr(library, ready)
+            if (library := sys.modules.get(name)) is not None and ready in vars(library)
         }
         for thing in _THINGS:
             if thing.library in libraries:
@@ -211,6 +209,8 @@ class Belongings:
         """What isn't as it was; afterwards it is."""
         taken = []
         for thing, library, before in self.values:
+            if before is None:  # there was none: GPUs are set up by their first use
+                continue
             now = thing.read(library)
             if _same(before, now) or (thing.name == _FILTERS and self._others_came(owner)):
                 continue

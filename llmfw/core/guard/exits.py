@@ -138,8 +138,11 @@ def _accusation(
     entry: Entry | None,
     caller: FrameType,
 ) -> PluginError:
-    owner, frame = found or (entry.owner, caller) if entry else found  # type: ignore[misc]  # one of them is there
-    what = entry.what if entry is not None else f"{frame.f_code.co_qualname}"
+    if found is None:
+        assert entry is not None
+        found = entry.owner, caller
+    owner, frame = found
+    what = entry.what if entry is not None else frame.f_code.co_qualname
     given = ", ".join(repr(argument)[:40] for argument in arguments)
     return PluginError(
         "PLUGIN-EXIT",

@@ -51,6 +51,9 @@ if TYPE_CHECKING:  # "as" says that a name is public
         CacheFactory as CacheFactory,
     )
     from llmfw.core.records import (
+        CodeExecutor as CodeExecutor,
+    )
+    from llmfw.core.records import (
         Command as Command,
     )
     from llmfw.core.records import (
@@ -70,6 +73,12 @@ if TYPE_CHECKING:  # "as" says that a name is public
     )
     from llmfw.core.records import (
         EvaluationResult as EvaluationResult,
+    )
+    from llmfw.core.records import (
+        Execution as Execution,
+    )
+    from llmfw.core.records import (
+        ExecutionLimits as ExecutionLimits,
     )
     from llmfw.core.records import (
         Loss as Loss,
@@ -116,9 +125,9 @@ _HOME = {
     "llmfw.core.hookspecs": ("hookimpl",),
     "llmfw.core.plugin": ("Plugin",),
     "llmfw.core.records": (
-        "CacheFactory", "Command", "Completion", "DatasetTransform", "Decoder", "Estimate", "Evaluation",
-        "EvaluationResult", "Loss", "NamedMetric", "Policy", "Report", "RolloutSampler", "Round", "Row",
-        "Service", "Surgery", "Transformed",
+        "CacheFactory", "CodeExecutor", "Command", "Completion", "DatasetTransform", "Decoder", "Estimate",
+        "Evaluation", "EvaluationResult", "Execution", "ExecutionLimits", "Loss", "NamedMetric", "Policy",
+        "Report", "RolloutSampler", "Round", "Row", "Service", "Surgery", "Transformed",
     ),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

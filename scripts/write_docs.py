@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docpages import evidence
 from docpages.verbs import verbs_page
 
 from llmfw.core import discovery, errors, hookspecs, records, schema
@@ -146,6 +147,9 @@ def hooks_page() -> str:
         records.Transformed,
         records.Round,
         records.EvaluationResult,
+        records.CodeExecutor,
+        records.ExecutionLimits,
+        records.Execution,
     ):
         parts.append(f"### `llmfw.{value.__name__}`\n\n{doc_of(value)}")
         if dataclasses.is_dataclass(value):
@@ -380,9 +384,10 @@ PAGES = {
 def main() -> None:
     """Write the pages, or with --check say which are out of date."""
     old = []
-    for path, page in PAGES.items():
+    for path, page in {**PAGES, **evidence.pages(NOTE)}.items():
         text = page()
         if "--check" not in sys.argv[1:]:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             old.append(path.name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import click
@@ -101,6 +101,49 @@ class Service:
     protocol: str
     name: str
     factory: Callable[[], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionLimits:
+    """What one program may use. ``seconds`` of wall time, ``memory`` MiB of all its processes together,
+    ``output`` bytes of stdout and stderr each, ``processes`` alive at once, threads among them.
+    """
+
+    seconds: float = 10.0
+    memory: int = 256
+    output: int = 65536
+    processes: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What became of a program. ``ok``: it ended with exit code 0; what was written up to a limit is kept.
+
+    ``status`` comes from exit code and limits, never from words in the output. ``exit_code`` is None where
+    the program was stopped; ``memory`` is its peak in MiB, None where it isn't known.
+    """
+
+    status: Literal["ok", "compile_error", "runtime_error", "time_limit", "memory_limit", "output_limit"]
+    stdout: str = ""
+    stderr: str = ""
+    exit_code: int | None = None
+    seconds: float = 0.0
+    memory: float | None = None
+
+
+@runtime_checkable
+class CodeExecutor(Protocol):
+    """The service protocol of the same name: runs programs that nobody trusts.
+
+    A program reads ``stdin`` and reaches no network, no file of the machine but the language's own, no
+    environment but its own; what it wrote and the processes that it started are gone afterwards. An executor
+    that can't keep that on this machine raises ``llmfw.LlmfwError`` with exit code 8 instead of running.
+    """
+
+    def run(
+        self, code: str, *, language: str = "python", stdin: str = "", limits: ExecutionLimits | None = None
+    ) -> Execution:
+        """Run one program to its end or to a limit."""
 
 
 @dataclass(frozen=True, kw_only=True)

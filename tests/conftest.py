@@ -23,6 +23,7 @@ for _name, _value in {
 for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(_name, None)
 
+pytest_plugins = ["llmfw.testing.fixtures"]
 
 # begun in the background of a shell, tests and what they start would ignore Ctrl-C, which some of them press
 if threading.current_thread() is threading.main_thread():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from llmfw.core.batch import Batch
+from llmfw.core.batch import Batch, BatchKind
 
 Layout = Literal["right", "left", "packed", "shared_prompt"]
 
@@ -48,8 +48,10 @@ def random_pairs(
 
 
 @dataclass(frozen=True)
-class _Block:
-    """Consecutive tokens of a row: their positions, the block they follow, the segment they train."""
+class Block:
+    """Consecutive tokens of a row: their first position, the block of the row that they follow, the segment
+    that they train (None: none).
+    """
 
     ids: tuple[int, ...]
     first_position: int
@@ -65,34 +67,54 @@ def lay_out(
     Segments are [all chosen; all rejected] and the trained tokens stand in the same order in each layout.
     """
     count = len(pairs)
-    rows: list[list[_Block]] = []
+    rows: list[list[Block]] = []
     if layout == "shared_prompt":
         for i, pair in enumerate(pairs):
             start = len(pair.prompt)
             rows.append(
                 [
-                    _Block(pair.prompt, 0),
-                    _Block(pair.chosen, start, 0, i),
-                    _Block(pair.rejected, start, 0, count + i),
+                    Block(pair.prompt, 0),
+                    Block(pair.chosen, start, 0, i),
+                    Block(pair.rejected, start, 0, count + i),
                 ]
             )
     else:
         for side in (0, 1):
             for i, pair in enumerate(pairs):
                 answer = pair.rejected if side else pair.chosen
-                rows.append([_Block(pair.prompt, 0), _Block(answer, len(pair.prompt), 0, side * count + i)])
+                rows.append([Block(pair.prompt, 0), Block(answer, len(pair.prompt), 0, side * count + i)])
     if layout == "packed":
-        joined: list[_Block] = []
-        for row in rows:
-            root = len(joined)
-            joined += [row[0], _Block(row[1].ids, row[1].first_position, root, row[1].segment)]
-        rows = [joined]
-    return _build(pairs, rows, left=layout == "left", extra_columns=extra_columns, pad_id=pad_id)
+        rows = [joined(rows)]
+    return build(
+        rows,
+        kind="preference",
+        sample_ids=[pair.id for pair in pairs],
+        left=layout == "left",
+        extra_columns=extra_columns,
+        pad_id=pad_id,
+    )
 
 
-def _build(
-    pairs: Sequence[Pair], rows: Sequence[Sequence[_Block]], *, left: bool, extra_columns: int, pad_id: int
+def joined(rows: Sequence[Sequence[Block]]) -> list[Block]:
+    """Rows of a prompt and its answer, one behind the other in one row; each sees itself alone."""
+    found: list[Block] = []
+    for row in rows:
+        root = len(found)
+        found += [row[0], Block(row[1].ids, row[1].first_position, root, row[1].segment)]
+    return found
+
+
+def build(
+    rows: Sequence[Sequence[Block]],
+    *,
+    kind: BatchKind,
+    sample_ids: Sequence[str],
+    left: bool = False,
+    extra_columns: int = 0,
+    pad_id: int = 0,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> Batch:
+    """A batch of rows of blocks; segments are numbered from 0 without a gap."""
     width = max(sum(len(block.ids) for block in row) for row in rows) + extra_columns
     input_ids = torch.full((len(rows), width), pad_id)
     position_ids = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -116,10 +138,10 @@ def _build(
                 predicting = [before[-1], *here][: len(here)] if here else []
                 tokens[block.segment] = ([r * width + at for at in predicting], list(block.ids))
     simple = all(len(row) == 2 for row in rows)
-    order = range(2 * len(pairs))
+    order = range(len(tokens))
     lengths = [len(tokens[segment][1]) for segment in order]
     return Batch(
-        kind="preference",
+        kind=kind,
         input_ids=input_ids,
         attention_mask=real if simple else sees,
         position_ids=position_ids,
@@ -128,7 +150,8 @@ def _build(
         segment=_flat([[segment] * lengths[segment] for segment in order]),
         position=_flat([list(range(1, lengths[segment] + 1)) for segment in order]),
         length=torch.tensor(lengths),
-        sample_ids=tuple(pair.id for pair in pairs),
+        sample_ids=tuple(sample_ids),
+        extra=extra or {},
     )
 
 

@@ -40,7 +40,7 @@ def complete_runs(context: click.Context, parameter: click.Parameter, incomplete
     "--baseline",
     metavar="RUN",
     shell_complete=complete_runs,
-    help="The run that differences refer to; default: the oldest.",
+    help="The run that differences refer to; default: the oldest, of an ablation the one without.",
 )
 @click.option(
     "--metric",
@@ -81,13 +81,14 @@ def command(
     """Put runs side by side: settings, versions, metrics, curves.
 
     RUN is a folder, its name under runs/, a run's name or id, or an MLflow run id (or the start of one of
-    these). Without any: the newest five runs that began with the same model and data as the newest of all.
+    these); a sweep, an ablation or claims that were run again stand for their runs. Without any: the newest
+    five runs that began with the same model and data as the newest of all.
     """
     from llmfw.core.tracking.comparison import compare
-    from llmfw.core.tracking.pick import named_run, pick_runs
+    from llmfw.core.tracking.pick import named_run, natural_baseline, pick_runs
 
     records, left_out = pick_runs(runs, experiment=experiment, last=last)
-    found = compare(records, named_run(baseline) if baseline else None)
+    found = compare(records, named_run(baseline) if baseline else natural_baseline(runs))
     asked_for = context.get_parameter_source("report") is not click.core.ParameterSource.DEFAULT
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))

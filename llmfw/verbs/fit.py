@@ -70,10 +70,16 @@ def _print(result: FitResult) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from llmfw.verbs.costs import line_of, parts_table
+
     console = Console(soft_wrap=True)
     console.print(summary(result))
+    if result.cost.parts:
+        console.print()
+        console.print(parts_table(result.cost.parts))
     if result.stopped_by:
         console.print(Text(f"training stopped after {result.steps} steps: {result.stopped_by}"))
+    console.print(Text(f"cost     {line_of(result.cost)}"))
     console.print(Text(f"run      {result.dir}"))
     console.print(Text(f"weights  {result.final}"))
     if result.mlflow.get("run_id"):

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from llmfw.core.costs.memory import Peak, peak_memory
-from llmfw.core.costs.record import FILE, PREFIXES, Cost, Part, parts_of, read_cost, series_of, total_of
+from llmfw.core.costs.record import (
+    FILE,
+    PREFIXES,
+    Cost,
+    Part,
+    mean_parts,
+    parts_of,
+    read_cost,
+    series_of,
+    total_of,
+)
 from llmfw.core.costs.spent import Spent
 
 __all__ = [
@@ -13,6 +23,7 @@ __all__ = [
     "Part",
     "Peak",
     "Spent",
+    "mean_parts",
     "parts_of",
     "peak_memory",
     "read_cost",

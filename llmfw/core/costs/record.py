@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,29 @@ def _part(
         samples=len(steps),
         note=str(steps[-1][1].get("note", "")),
     )
+
+
+def mean_parts(runs: Sequence[Sequence[Part]]) -> tuple[Part, ...]:
+    """The parts of several runs of one kind: means over the runs, samples added up."""
+    found: dict[tuple[str, str], list[Part]] = {}
+    for part in (part for parts in runs for part in parts):
+        found.setdefault((part.plugin, part.name), []).append(part)
+    return tuple(
+        replace(
+            own[0],
+            ms=_mean([part.ms for part in own]),
+            share=_mean([part.share for part in own]),
+            seconds=_mean([part.seconds for part in own]),
+            gib=_mean([part.gib for part in own]),
+            samples=sum(part.samples for part in own),
+        )
+        for own in found.values()
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def series_of(parts: Sequence[Part]) -> dict[str, float]:

@@ -110,15 +110,25 @@ def settle_trial(search: Search, settings: Mapping[str, str], *more: str) -> Set
 
 def share_reference(search: Search, base: Settled) -> tuple[Search, list[str]]:
     """The search with the reference's log-probs cached, where a loss wants a reference and nobody chose."""
-    chosen = base.resolved.origin[_REFERENCE].layer
-    if any(one.key == _REFERENCE for one in search.swept) or chosen in ("command line", "file"):
+    if any(one.key == _REFERENCE for one in search.swept):
         return search, []
+    words, notes = reference_words(base)
+    return replace(search, fixed=[*search.fixed, *words]), notes
+
+
+def reference_words(base: Settled) -> tuple[list[str], list[str]]:
+    """(settings, notes) with which several runs share one computation of their reference's log-probs; none
+    where no loss wants a reference, somebody chose how to come by it, or that is how it's done anyway.
+    """
+    if base.resolved.root.trainer.reference == "cache":
+        return [], []
+    if base.resolved.origin[_REFERENCE].layer in ("command line", "file"):
+        return [], []
     loss = assemble(base, "fit").plan.one("llmfw_loss")
     if not getattr(loss, "needs_reference", False):
-        return search, []
-    fixed = [*search.fixed, f"{_REFERENCE}=cache"]
-    note = f"{_REFERENCE}=cache: one computation of the reference's log-probs serves every run of the sweep"
-    return replace(search, fixed=fixed), [note]
+        return [], []
+    note = f"{_REFERENCE}=cache: one computation of the reference's log-probs serves every run"
+    return [f"{_REFERENCE}=cache"], [note]
 
 
 def fingerprint_of(search: Search, base: Settled) -> str:

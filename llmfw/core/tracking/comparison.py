@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from llmfw.core.costs.record import PREFIXES
 from llmfw.core.errors import UsageError
 from llmfw.core.tracking.afterwards import PREFIX, Row, afterwards
 from llmfw.core.tracking.cautions import cautions
@@ -30,6 +31,9 @@ _LOWER = frozenset(
 _HIGHER = frozenset(
     "accuracy accuracies acc acc_norm margin margins f1 em exact_match chrf win_rate auc mrr ndcg precision "
     "recall".split()
+)
+_OF_COSTS: dict[str, Direction] = dict.fromkeys(
+    ("ms", "gib", "seconds", "train_seconds", "host_gib", "gpu_gib"), "min"
 )
 _COMMON = ("llmfw", "torch", "transformers", "lightning", "peft", "tokenizers")
 
@@ -168,6 +172,8 @@ def compare(records: Sequence[RunRecord], baseline: RunRecord | None = None) -> 
 
 def direction(name: str) -> Direction | None:
     """Which way a metric is better, as far as its name tells: losses fall, accuracies and margins rise."""
+    if name.startswith(PREFIXES):
+        return _OF_COSTS.get(name.rpartition("/")[2])
     for part in reversed(name.lower().replace("-", "_").split("/")):
         words = part.split("_")
         if part in ("n", "low", "high") or "correlation" in words:
@@ -280,21 +286,23 @@ def _deltas(final: Sequence[float | None], base: int) -> tuple[float | None, ...
 
 
 def _rank(name: str) -> tuple[int, str]:
-    """Results first, then held-out values, then training."""
+    """Results first, then held-out values, then training, then costs."""
     if name.startswith(("end/", "round/", PREFIX)):
         return 0, name
+    if name.startswith(PREFIXES):
+        return 3, name
     return (1, name) if name.startswith("validation/") else (2, name)
 
 
 def _metric(name: str, sides: Sequence[Side], base: int) -> Metric:
-    better = direction(name)
+    better, costs = direction(name), name.startswith(PREFIXES)  # each is a mean or a sum so far
     final = tuple(side.view.final(name) for side in sides)
     return Metric(
         name=name,
         direction=better,
         final=final,
-        first=tuple(_first(name, side.view) for side in sides),
-        best=tuple(_best(side.view.series.get(name, []), better) for side in sides),
+        first=tuple(None if costs else _first(name, side.view) for side in sides),
+        best=tuple(None if costs else _best(side.view.series.get(name, []), better) for side in sides),
         delta=_deltas(final, base),
         low=tuple(side.view.final(f"{name}/low") for side in sides),
         high=tuple(side.view.final(f"{name}/high") for side in sides),

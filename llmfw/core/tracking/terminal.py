@@ -36,7 +36,13 @@ def chosen(comparison: Comparison, wanted: Sequence[str] = (), *, everything: bo
         for metric in comparison.metrics
         if (metric.direction is not None or metric.name.startswith(("end/", "round/", PREFIX)))
         and not metric.name.endswith("/n")
+        and not _part_of_a_cost(metric.name)
     ]
+
+
+def _part_of_a_cost(name: str) -> bool:
+    """``plugin/NAME/loss/ms``: the sum, ``plugin/NAME/ms``, is the telling one."""
+    return name.startswith("plugin/") and name.count("/") > 2
 
 
 def tables(comparison: Comparison, metrics: Sequence[Metric]) -> Iterator[RenderableType]:

@@ -41,7 +41,7 @@ def section(evidence: Mapping[str, Any] | None) -> str:
     """Markdown between the marks of a README."""
     if evidence is None:
         return "Nothing was measured yet."
-    return "\n\n".join([*claim_tables(evidence), *_last_lines(evidence)])
+    return "\n\n".join([*claim_tables(evidence), *last_lines(evidence)])
 
 
 def claim_tables(evidence: Mapping[str, Any]) -> Iterator[str]:
@@ -145,7 +145,7 @@ def spoken_cost(cost: Mapping[str, float]) -> str:
     return ", ".join(parts)
 
 
-def _last_lines(evidence: Mapping[str, Any]) -> Iterator[str]:
+def last_lines(evidence: Mapping[str, Any]) -> Iterator[str]:
     """Cost, machine and command."""
     found = costs(evidence)
     if found:

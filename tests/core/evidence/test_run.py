@@ -38,7 +38,8 @@ def test_every_arm_is_a_child_and_its_values_are_those_of_the_same_run_by_hand(s
     assert found.verdicts == {"mine.1": "reproduced", "mine.2": "reproduced", "mine.3": "not tested"}
     first, second, third = found.evidence["claims"]
     by_hand = llmfw.fit(
-        "model=tiny-llama", "adapter.kind=none", "trainer.max_steps=6", "optimizer.lr=0.01", "trainer.threads=1",
+        "model=tiny-llama", "adapter.kind=none", "trainer.max_steps=6", "optimizer.lr=0.01",
+        "trainer.threads=1",
         f"data={next(found.dir.absolute().glob('seed-2/shared-*/rows.jsonl'))}",
         "tracking.mlflow=false", "seed=2", plugins=["mine"],
     )  # fmt: skip

@@ -35,7 +35,7 @@ def test_an_executor_that_holds_everything_back_fails_no_attack(tmp_path: Path):
 
 
 _NO_ROOT = [
-    ("chroot /mnt prlimit", "prlimit"),
+    ("chroot /tmp prlimit", "prlimit"),
     ('setpriv --reuid="$2" --regid="$2" --clear-groups --no-new-privs', ""),
 ]
 
@@ -53,7 +53,7 @@ _NO_ROOT = [
         ([('"--pid", ', "")], "daemon", "1 of its processes are still alive"),
         ([("piece[: most + 1 - len(kept)]", "piece"), ("kept[: limits.output]", "kept")], "output", "bytes"),
         ([("            process.kill()\n            process.wait()", "")], "endless loop", "still alive"),
-        ([("chroot /mnt prlimit", "exec chroot /mnt prlimit")], "deaf sleeper", "still alive"),
+        ([("chroot /tmp prlimit", "exec chroot /tmp prlimit")], "deaf sleeper", "still alive"),
         ([("process.wait(limits.seconds)", "process.wait(9 * limits.seconds)")], "endless loop", "0.5 were"),
         ([('"runtime_error" if process.returncode else "ok"', '"ok"')], "exit code", "is ok (exit code 3)"),
         ([('if process.returncode else "ok"', 'if b"Error" in told[0] else "ok"')], "words", "runtime_error"),

@@ -154,7 +154,7 @@ def _cut(told: Execution, scene: Scene) -> str | None:
 
 
 def _survived(told: Execution, scene: Scene) -> str | None:
-    return "it got 1 GiB where 128 MiB are allowed" if "survived" in told.stdout else None
+    return "it got 512 MiB where 128 MiB are allowed" if "survived" in told.stdout else None
 
 
 def _secret(told: Execution, scene: Scene) -> str | None:
@@ -198,7 +198,7 @@ ATTACKS: tuple[Attack, ...] = (
     ),
     Attack(
         name="memory",
-        code="x = bytearray(1 << 30)\nfor i in range(0, len(x), 4096): x[i] = 1\nprint('survived')",
+        code="x = bytearray(1 << 29)\nfor i in range(0, len(x), 4096): x[i] = 1\nprint('survived')",
         limits=ExecutionLimits(seconds=5.0, memory=128),
         wrong=_survived,
     ),

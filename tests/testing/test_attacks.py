@@ -35,7 +35,7 @@ def test_an_executor_that_holds_everything_back_fails_no_attack(tmp_path: Path):
 
 
 _NO_ROOT = [
-    ("chroot /tmp prlimit", "prlimit"),
+    ("chroot /media prlimit", "prlimit"),
     ('setpriv --reuid="$2" --regid="$2" --clear-groups --no-new-privs', ""),
 ]
 
@@ -48,12 +48,12 @@ _NO_ROOT = [
         (_NO_ROOT, "files", "it wrote a file of this machine"),
         (_NO_ROOT, "private files", "it saw a secret of this machine"),
         (_NO_ROOT, "other processes", "it saw a secret of this machine"),
-        ([('--as="$4"', "")], "memory", "it got 1 GiB where 128 MiB are allowed"),
+        ([('--as="$4"', "")], "memory", "it got 512 MiB where 128 MiB are allowed"),
         ([('--nproc="$3"', "")], "processes", "it made 61 processes where 8 are allowed"),
         ([('"--pid", ', "")], "daemon", "1 of its processes are still alive"),
         ([("piece[: most + 1 - len(kept)]", "piece"), ("kept[: limits.output]", "kept")], "output", "bytes"),
         ([("            process.kill()\n            process.wait()", "")], "endless loop", "still alive"),
-        ([("chroot /tmp prlimit", "exec chroot /tmp prlimit")], "deaf sleeper", "still alive"),
+        ([("chroot /media prlimit", "exec chroot /media prlimit")], "deaf sleeper", "still alive"),
         ([("process.wait(limits.seconds)", "process.wait(9 * limits.seconds)")], "endless loop", "0.5 were"),
         ([('"runtime_error" if process.returncode else "ok"', '"ok"')], "exit code", "is ok (exit code 3)"),
         ([('if process.returncode else "ok"', 'if b"Error" in told[0] else "ok"')], "words", "runtime_error"),

@@ -24,17 +24,17 @@ from llmfw import Execution, ExecutionLimits
 SPACES = ["--net", "--pid", "--ipc", "--uts", "--mount", "--fork", "--kill-child"]
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 ROOT = """
-mount -t tmpfs -o size=32m,mode=755 sandbox /tmp && cd /tmp || exit 90
+mount -t tmpfs -o size=32m,mode=755 sandbox /media && cd /media || exit 90
 for place in /usr /lib /lib64 /bin "$1"; do
     [ -d "$place" ] || continue
-    mkdir -p "/tmp$place" && mount --bind "$place" "/tmp$place" || exit 91
-    mount -o remount,bind,ro "/tmp$place" || exit 91
+    mkdir -p "/media$place" && mount --bind "$place" "/media$place" || exit 91
+    mount -o remount,bind,ro "/media$place" || exit 91
 done
-mkdir /tmp/proc /tmp/tmp && mount -t proc proc /tmp/proc && chmod 1777 /tmp/tmp || exit 92
+mkdir /media/proc /media/tmp && mount -t proc proc /media/proc && chmod 1777 /media/tmp || exit 92
 """
 # the shell stays: another user's program would no longer die with its parent
 PROGRAM = """
-chroot /tmp prlimit --nproc="$3" --as="$4" setpriv --reuid="$2" --regid="$2" --clear-groups --no-new-privs \
+chroot /media prlimit --nproc="$3" --as="$4" setpriv --reuid="$2" --regid="$2" --clear-groups --no-new-privs \
     "$1/bin/python3" -I -c "$5"
 exit $?
 """

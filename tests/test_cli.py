@@ -251,7 +251,7 @@ def completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         ("llmfw config optimizer.sch", ["optimizer.schedule="]),
         ("llmfw config optimizer.schedule=co", ["optimizer.schedule=constant", "optimizer.schedule=cosine"]),
         ("llmfw config data.packing=", ["data.packing=true", "data.packing=false"]),
-        ("llmfw config model=tiny", ["model=tiny-llama"]),
+        ("llmfw config model=tiny", ["model=tiny-llama", "model=tiny-mamba", "model=tiny-mixtral"]),
         ("llmfw config --plugin gree", ["greeter"]),
         ("llmfw config --plugin greeter greeter.", ["greeter.size="]),
         ("llmfw config greeter.", []),

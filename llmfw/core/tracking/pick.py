@@ -28,9 +28,9 @@ def pick_runs(
     """(records, what was left out and why, "" where nothing was).
 
     Named runs may be folders, names, ids or MLflow ids; a run of runs (a sweep, an ablation, claims that were
-    run again) stands for its runs, a sweep's the best first. Else: the newest ``last`` runs with values, of one
-    experiment if given. Without any wish: the newest five that ended, began with the same model and saw the
-    same data as the newest of all.
+    run again) stands for its runs, a sweep's the best first. Else: the newest ``last`` runs with values, of
+    one experiment if given. Without any wish: the newest five that ended, began with the same model and saw
+    the same data as the newest of all.
 
     Raises:
         UsageError: a name means no run or several, or there is nothing to compare.

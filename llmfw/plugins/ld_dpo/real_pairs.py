@@ -9,12 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llmfw
-from llmfw import Arm, FitResult
+from llmfw import Arm, Workspace
 
 from . import synthetic
+
+if TYPE_CHECKING:  # it brings torch
+    from llmfw import FitResult
+
+
+MODEL = "smollm2-135m"
+"""The overlay's model."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Scale:
     """Held-out prompts that are answered greedily, at most."""
     longest: int = 256
     """Tokens of such an answer at most."""
-    measured: int = 16
+    measured: int = 8
     """Held-out pairs whose margins are measured."""
     made: synthetic.Sizes | None = None
     """Take made pairs of this many and a tiny model instead."""
@@ -44,7 +51,7 @@ SCALES: Mapping[str, Scale] = {
         steps=2, prompts=2, longest=8, measured=4, made=synthetic.Sizes(texts=0, pairs=8, held_out=4),
         settings={"model": "tiny-llama"},
     ),
-    "small": Scale(steps=24),
+    "small": Scale(steps=20),
     "full": Scale(
         steps=200, lengths="natural", max_length=512, held_out=0.3, prompts=100, longest=512, measured=200
     ),
@@ -60,6 +67,7 @@ def arm(about: str, plugin: str, settings: Mapping[str, Any], scale: Scale) -> A
         settings={
             "data.options": {},
             "data.max_length": scale.max_length,
+            "optimizer.lr": 2e-4,  # twice the overlay's: a few steps have to move something
             "trainer.max_steps": scale.steps,
             "trainer.validation_limit": scale.measured,
             f"{plugin}.answers": 0,
@@ -70,12 +78,22 @@ def arm(about: str, plugin: str, settings: Mapping[str, Any], scale: Scale) -> A
     )
 
 
+def untrained(scale: Scale) -> Arm:
+    """The model as it is published; seeds are nothing to it."""
+    return Arm(about="before training, on the same prompts", run=partial(_untrained, scale))
+
+
+def _untrained(scale: Scale, where: Workspace) -> Mapping[str, list[float]]:
+    held_out = _pairs(scale, where.dir)["data.validation"]
+    return _answers(scale, str(scale.settings.get("model", MODEL)), held_out)
+
+
 def _pairs(scale: Scale, folder: Path) -> Mapping[str, Any]:
     """Both splits as files, so that the prompts to answer are those of the file that is held out."""
     if scale.made is not None:
         files = synthetic.write(folder, 0, scale.made)
         return {"data": str(files["pairs"]), "data.validation": str(files["held_out"])}
-    words = ["data=champ-preferences", "model=smollm2-135m", f"data.max_length={scale.max_length}"]
+    words = ["data=champ-preferences", f"model={MODEL}", f"data.max_length={scale.max_length}"]
     words += [f"data.options.lengths={scale.lengths}", f"data.validation={scale.held_out}"]
     made = subprocess.run(
         [sys.executable, "-m", "llmfw", "data", "convert", *words, "--split", "--out", str(folder)],
@@ -86,15 +104,18 @@ def _pairs(scale: Scale, folder: Path) -> Mapping[str, Any]:
     return {"data": str(folder / "train.jsonl"), "data.validation": str(folder / "validation.jsonl")}
 
 
-def _answered(scale: Scale, result: FitResult) -> dict[str, list[float]]:
-    """Tokens of the greedy answer to each held-out prompt, and whether it was cut off."""
+def _answered(scale: Scale, result: FitResult) -> Mapping[str, list[float]]:
     plan = json.loads((result.dir / "plan.json").read_text(encoding="utf-8"))
-    held_out = Path(plan["settings"]["data.validation"]).read_text(encoding="utf-8").splitlines()
-    prompts = list(dict.fromkeys(json.loads(line)["prompt"] for line in held_out))[: scale.prompts]
+    return _answers(scale, str(result.final), plan["settings"]["data.validation"])
+
+
+def _answers(scale: Scale, model: str, held_out: str) -> Mapping[str, list[float]]:
+    """Tokens of the greedy answer to each different prompt of a file, and whether it was cut off."""
+    lines = Path(held_out).read_text(encoding="utf-8").splitlines()
+    prompts = list(dict.fromkeys(json.loads(line)["prompt"] for line in lines))[: scale.prompts]
     answers = llmfw.generate(
-        prompts, f"model={result.final}",
-        max_new_tokens=scale.longest, temperature=0.0, batch_size=len(prompts),
-    ).completions  # fmt: skip
+        prompts, f"model={model}", max_new_tokens=scale.longest, temperature=0.0, batch_size=len(prompts)
+    ).completions
     return {
         "answer_tokens": [float(len(answer.ids)) for answer in answers],
         "cut_off": [float(answer.finish == "length") for answer in answers],

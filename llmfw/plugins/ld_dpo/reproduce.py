@@ -21,7 +21,7 @@ REAL = {"smoke": (1,), "small": (1, 2, 3), "full": (1, 2, 3, 4, 5)}
 
 def ld(alpha: float, mode: str = "both") -> str:
     """The name of the arm with these settings."""
-    return f"ld_dpo-{alpha:g}" + ("" if mode == "both" else f"-{mode}")
+    return f"{'ld_dpo' if mode == 'both' else mode}-{alpha:g}"
 
 
 METHOD = ld(0.5)
@@ -41,7 +41,7 @@ CLAIMS = (
         effect=5.0,
         unit="tokens",
         arms=("real-dpo", f"real-{METHOD}"),
-        controls=(f"real-{ld(0.5, 'policy_only')}",),
+        controls=(f"real-{ld(0.5, 'policy_only')}", "real-untrained"),
         seeds=REAL,
         items=True,
     ),
@@ -142,8 +142,11 @@ def arms(claim: Claim, seed: int, size: str) -> Mapping[str, Arm]:
     scale = real_pairs.SCALES[size] if claim.id == "ld_dpo.1" else made_pairs.SCALES[size]
     if isinstance(scale, real_pairs.Scale):
         return {
-            f"real-{name}": real_pairs.arm(f"{about}, on real pairs", plugin, settings, scale)
-            for name, (about, plugin, settings) in _losses(("both", "policy_only"), (0.5,)).items()
+            "real-untrained": real_pairs.untrained(scale),
+            **{
+                f"real-{name}": real_pairs.arm(f"{about}, on real pairs", plugin, settings, scale)
+                for name, (about, plugin, settings) in _losses(MODES, (0.5,)).items()
+            },
         }
     return {
         "sft": made_pairs.sft(seed, scale),

@@ -7,6 +7,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,24 @@ def say(note: str) -> None:
         print(note, file=sys.stderr, flush=True)
 
 
+_brief = 0
+"""How many blocks of ``brief`` are open."""
+
+
+@contextmanager
+def brief() -> Iterator[None]:
+    """Within the block no tables are shown, lines are: for the runs of a series that are all alike."""
+    global _brief
+    _brief += 1
+    try:
+        yield
+    finally:
+        _brief -= 1
+
+
 def show(renderable: Any) -> None:
     """A table or report, from the main process."""
-    if is_main_process():
+    if is_main_process() and not _brief:
         from rich.console import Console
 
         Console(stderr=True).print(renderable)

@@ -164,10 +164,11 @@ def _print(found: Reproduced) -> None:
 
     from llmfw.core.evidence import pages
 
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    piped = not sys.stdout.isatty()
+    console = Console(soft_wrap=piped, width=_WIDE if piped else None)
     table = Table(title=f"{found.plugin}, size {found.size}", title_justify="left", show_edge=False)
     for name in ("claim", "arm", "mean [95% interval]", "difference", "effect", "verdict"):
-        table.add_column(name, justify="right" if name == "effect" else "left")
+        table.add_column(name, no_wrap=name in ("claim", "mean [95% interval]", "effect"))
     for entry in found.evidence["claims"]:
         verdict = Text(entry["verdict"], style=_STYLES.get(entry["verdict"], ""))
         if not entry["arms"]:
@@ -191,4 +192,6 @@ def _print(found: Reproduced) -> None:
     console.print(Text(f"run      {found.dir}"))
 
 
+_WIDE = 160
+"""Columns of a table that goes into a file or a pipe."""
 _STYLES = {"reproduced": "green", "opposite": "red", "failed": "bold red", "not reproduced": "yellow"}

@@ -18,7 +18,7 @@ from llmfw.core.evidence.stated import Stated, told
 from llmfw.core.evidence.verdict import by_number
 from llmfw.core.tracking.files import write_json
 
-_MEANING = ("statement", "metric", "kind", "direction", "effect", "items")
+MEANING = ("statement", "metric", "kind", "direction", "effect", "items")
 """Fields of a claim that decide whether older values still answer it."""
 
 
@@ -95,7 +95,7 @@ def merge(
         claim = claims.get(entry["id"])
         if claim is None:
             notes.append(f"dropped {key[0]} ({key[1]}): the plugin states no such claim any more")
-        elif changed := [one for one in _MEANING if entry.get(one) != told(claim)[one]]:
+        elif changed := [one for one in MEANING if entry.get(one) != told(claim)[one]]:
             notes.append(f"dropped the values of {key[0]} ({key[1]}): its {', '.join(changed)} changed")
         elif bool(claim.not_tested) != (entry["size"] is None):
             notes.append(f"dropped {key[0]} ({key[1]}): it's {'not ' * bool(claim.not_tested)}tested now")

@@ -7,7 +7,7 @@ do with each other. Real pairs: SmolLM2-135M-Instruct with LoRA over CHAMP pairs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from llmfw import Arm, Claim
 
@@ -15,8 +15,9 @@ from . import made_pairs, real_pairs
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MODES = ("both", "policy_only")
-MADE = {"smoke": (1,), "small": (1, 2, 3, 4, 5), "full": tuple(range(1, 11))}
-REAL = {"smoke": (1,), "small": (1, 2, 3), "full": (1, 2, 3, 4, 5)}
+Seeds = Mapping[Literal["smoke", "small", "full"], tuple[int, ...]]
+MADE: Seeds = {"smoke": (1,), "small": (1, 2, 3, 4, 5), "full": tuple(range(1, 11))}
+REAL: Seeds = {"smoke": (1,), "small": (1, 2, 3), "full": (1, 2, 3, 4, 5)}
 
 
 def ld(alpha: float, mode: str = "both") -> str:

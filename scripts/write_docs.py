@@ -19,7 +19,10 @@ from typing import Any
 from docpages import evidence
 from docpages.verbs import verbs_page
 
-from llmfw.core import discovery, errors, hookspecs, records, schema
+import llmfw
+from llmfw.core import batch, discovery, errors, hookspecs, records, rounds, run, schema
+from llmfw.core.data import examples
+from llmfw.core.generation import sampling
 from llmfw.core.plan import RECORD_OF
 
 ROOT = Path(__file__).parent.parent
@@ -40,8 +43,8 @@ loaded.
 and the core's own answer counts only where no plugin gives one. A plural hook takes a list from everyone, in
 the order in which the user lists plugins. There is no other ordering.
 
-Each example below is a whole plugin and is executed by the tests. How a plugin is packaged is told in
-[concepts](concepts.md).
+Each example below is a whole plugin and is executed by the tests. [Write a plugin](write-a-plugin.md) goes
+from one file to a published package.
 """
 USED_BY_DEFAULT = {
     "llmfw_datamodule": "what the settings `data.*` name",
@@ -142,16 +145,25 @@ def hooks_page() -> str:
         parts.append(f"```python\n{code.strip()}\n```")
     parts.append("## What the functions inside records meet")
     for value in (
+        run.Run,
         records.Policy,
+        batch.Batch,
+        batch.LossOutput,
         records.Completion,
+        sampling.Sampling,
+        examples.Example,
         records.Transformed,
+        rounds.Ledger,
         records.Round,
+        records.Report,
         records.EvaluationResult,
         records.CodeExecutor,
         records.ExecutionLimits,
         records.Execution,
     ):
-        parts.append(f"### `llmfw.{value.__name__}`\n\n{doc_of(value)}")
+        public = value.__name__ in llmfw.__all__
+        home = "llmfw" if public else value.__module__
+        parts.append(f"### `{home}.{value.__name__}`\n\n{doc_of(value)}")
         if dataclasses.is_dataclass(value):
             parts.append("\n".join(f"- `{item.name}: {item.type}`" for item in dataclasses.fields(value)))
         else:

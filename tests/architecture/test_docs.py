@@ -47,8 +47,14 @@ def test_every_link_leads_to_a_file(page: Path):
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+RUN_ELSEWHERE = {"write-a-plugin.md"}
+"""Pages whose commands are run, over plugins that they make: tests/thirdparty."""
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if commands(page)], ids=lambda page: str(page.relative_to(ROOT))
+    "page",
+    [page for page in PAGES if commands(page) and page.name not in RUN_ELSEWHERE],
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_every_command_has_a_verb_options_and_keys_that_exist(page: Path):
     context = click.Context(cli)

@@ -1,4 +1,4 @@
-"""A rendered package of each kind: built, installed beside llmfw in a clean environment, its own tests run."""
+"""A rendered package of each kind: built, installed in a clean environment, its own tests run there."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def test_a_rendered_package_installs_and_passes_its_tests_at_once(
 
 
 SKIPPED = {
-    "loss": 1, "sampler": 2, "datamodule": 5, "transform": 2, "surgery": 2, "kv_cache": 2, "decoder": 2, "service": 6
+    "loss": 1, "sampler": 2, "datamodule": 5, "transform": 2, "surgery": 2, "kv_cache": 2, "decoder": 2,
+    "service": 6,
 }  # fmt: skip
 """Laws at most that have nothing to look at, by kind."""
 

@@ -15,7 +15,7 @@ from llmfw.testing.laws import broken
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from llmfw.core.api import GenerateResult
+    from llmfw.core.records import Completion
 
 MAIN = ("loss", "grad_norm", "validation/loss")
 """Series that every training has, whatever its loss logs beside them."""
@@ -120,9 +120,11 @@ def weights_difference(
 # --- answers ------------------------------------------------------------------------------------------------
 
 
-def output_difference(one: GenerateResult, other: GenerateResult, *, tolerance: float = 0.0) -> str | None:
-    """Where two calls of ``generate`` part first, tokens and (where both have them) their log-probs."""
-    for number, (left, right) in enumerate(zip(one.completions, other.completions, strict=True)):
+def output_difference(
+    one: Sequence[Completion], other: Sequence[Completion], *, tolerance: float = 0.0
+) -> str | None:
+    """Where two lists of answers part first: tokens, and (where both have them) their log-probs."""
+    for number, (left, right) in enumerate(zip(one, other, strict=True)):
         if left.ids != right.ids:
             at = next(
                 (i for i, (a, b) in enumerate(zip(left.ids, right.ids)) if a != b),
@@ -136,8 +138,10 @@ def output_difference(one: GenerateResult, other: GenerateResult, *, tolerance: 
     return None
 
 
-def same_outputs(one: GenerateResult, other: GenerateResult, *, tolerance: float = 0.0, mend: str) -> None:
-    """Raise Violation where two calls of ``generate`` part."""
+def same_outputs(
+    one: Sequence[Completion], other: Sequence[Completion], *, tolerance: float = 0.0, mend: str
+) -> None:
+    """Raise Violation where two lists of answers part."""
     found = output_difference(one, other, tolerance=tolerance)
     if found:
         raise broken(found, mend=mend)

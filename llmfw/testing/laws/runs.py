@@ -4,9 +4,10 @@ the baseline's, otherwise they aren't.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmfw.core.errors import ConflictError, LlmfwError
@@ -28,8 +29,8 @@ from llmfw.testing.observed import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llmfw.core.api import GenerateResult
     from llmfw.core.assemble import Assembled
+    from llmfw.core.records import Completion
     from llmfw.testing.subject import Subject
 
 TRAINED = ("loss", "sampler", "datamodule", "transform", "surgery")
@@ -47,30 +48,43 @@ def training(subject: Subject, changed: Mapping[str, str] | None = None, **how: 
     return seen(trainings(subject.fit(changed, **how).dir)[-1])
 
 
-def around(subject: Subject) -> dict[str, str]:
+def around(subject: Subject, given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Settings of the core under which the plugin runs and its baseline otherwise would not: those of the
-    plugin's overlay.
+    plugin's overlay, and those ``given``.
     """
     from llmfw.core import discovery
 
-    mine, theirs = subject.plan().settings, subject.plan(plugins=subject.baseline).settings
-    own = {"plugins", *discovery.cards()}
-    return {
+    told, own = dict(given or {}), {"plugins", *discovery.cards()}
+    theirs = subject.assembled(told, plugins=subject.baseline, verb="plan").plan.settings
+    apart = {
         key: json.dumps(value)
-        for key, value in mine.items()
+        for key, value in subject.plan().settings.items()
         if key.partition(".")[0] not in own and (key not in theirs or theirs[key] != value)
     }
+    return apart | told
+
+
+def opened(subject: Subject, changed: Mapping[str, str], plugins: Sequence[str] | None = None) -> Any:
+    """The policy of the base model with the plugin (or ``plugins``), one prompt at a time: padding changes
+    roundings. A baseline reads prompts in the chunks in which the plugin's cache does.
+    """
+    from llmfw.core.generation import FULL_CACHE
+    from llmfw.core.policies import open_policy_of
+
+    alone = {**changed, "generation.batch_size": "1"}
+    policy = open_policy_of(subject.assembled(alone, plugins=plugins, verb="generate"), None)
+    own = subject.assembled(verb="generate").plan.one("llmfw_kv_cache")
+    if plugins is not None and policy.cache is None and own is not None:
+        policy.cache = replace(FULL_CACHE, prefill_chunk=own.prefill_chunk)
+    return policy
 
 
 def answers(
-    subject: Subject, changed: Mapping[str, str] | None = None, plugins: Sequence[str] | None = None
-) -> GenerateResult:
-    """Greedy answers to ``PROMPTS``, one by one, as padding changes roundings; with the log-probs of their
-    tokens where there's no decoder.
-    """
-    told = "decoder" not in subject.kinds
-    alone = {**(changed or {}), "generation.batch_size": "1"}
-    found: GenerateResult = subject.generate(PROMPTS, alone, plugins=plugins, logps=told)
+    subject: Subject, changed: Mapping[str, str], plugins: Sequence[str] | None = None
+) -> list[Completion]:
+    """Greedy answers to ``PROMPTS``, with the log-probs of their tokens where there's no decoder."""
+    policy = opened(subject, changed, plugins)
+    found: list[Completion] = policy.generate(PROMPTS, logps="decoder" not in subject.kinds)
     return found
 
 
@@ -105,7 +119,8 @@ def inside(subject: Subject, changed: Mapping[str, str]) -> Inside:
         from llmfw.core.fit import fit
 
         subject.trained_well()
-        assembled = subject.assembled({**changed, "run.dir": str(subject.folder / name)})
+        folder = subject.folder / "inside" / hashlib.sha256(name.encode()).hexdigest()[:16]
+        assembled = subject.assembled({**changed, "run.dir": str(folder)})
         with calls_into(subject.has_method) as calls:
             result = fit(assembled)
         return Inside(assembled=assembled, calls=calls, folder=result.dir)
@@ -184,21 +199,25 @@ def neutral(subject: Subject) -> None:
 
 def _baseline(subject: Subject) -> Training:
     """The baseline's training on the same data: the plugin's own rows where it is their source."""
-    settings = around(subject)
-    if "datamodule" in subject.kinds and "data" not in subject.settings:
-        settings["data"] = str(_own_rows(subject))
+    own = "datamodule" in subject.kinds and not any(key.startswith("data") for key in subject.settings)
+    settings = around(subject, _own_rows(subject) if own else {})
     return training(subject, settings, plugins=subject.baseline)
 
 
-def _own_rows(subject: Subject) -> str:
-    """The plugin's training rows at the neutral setting as a file."""
+def _own_rows(subject: Subject) -> dict[str, str]:
+    """Settings that name files of the plugin's rows at the neutral setting."""
     from llmfw.core.data import PLACE
 
-    file = subject.folder / "own.jsonl"
-    rows = subject.assembled(subject.neutral).plan.one("llmfw_datamodule").rows("train")
-    lines = [json.dumps({key: value for key, value in row.items() if key != PLACE}) for row in rows]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return str(file)
+    module = subject.assembled(subject.neutral).plan.one("llmfw_datamodule")
+    found = {"data.split_key": module.split_key} if module.split_key else {}
+    for split, key in (("train", "data.name"), ("validation", "data.validation")):
+        rows = module.rows(split)
+        if rows is not None:
+            lines = [json.dumps({k: value for k, value in row.items() if k != PLACE}) for row in rows]
+            file = subject.folder / f"own-{split}.jsonl"
+            file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            found[key] = str(file)
+    return found
 
 
 @law("neutral-runs-the-method", *TRAINED, "kv_cache", "decoder")
@@ -227,15 +246,13 @@ def neutral_runs_the_method(subject: Subject) -> None:
 
 def _work(subject: Subject, changed: Mapping[str, str]) -> Calls:
     """The plugin's functions that run once the plan is made: in a training, in answering, or both."""
-    from llmfw.core.policies import open_policy_of
-
     found: Calls = {}
     if trains(subject):
         found |= inside(subject, changed).calls
     if is_a(subject, ANSWERING):
-        policy = open_policy_of(subject.assembled(changed, verb="generate"), None)
+        policy = opened(subject, changed)
         with calls_into(subject.has_method) as calls:
-            policy.generate(list(PROMPTS))
+            policy.generate(PROMPTS)
         for function, lines in calls.items():
             found[function] = found.get(function, set()) | lines
     return found
@@ -250,7 +267,7 @@ def effect(subject: Subject) -> None:
         return
     if is_a(subject, ANSWERING):
         with forward_calls() as mine:
-            one = answers(subject)
+            one = answers(subject, {})
         with forward_calls() as theirs:
             other = answers(subject, around(subject), subject.baseline)
         if mine != theirs or output_difference(one, other):
@@ -268,7 +285,10 @@ def _trains_otherwise(subject: Subject) -> bool:
     one = training(subject)
     try:
         other = _baseline(subject)
-    except ConflictError:  # without the plugin no loss takes these rows
+    except ConflictError as error:
+        if error.code != "LOSS-DATA":
+            raise
+        # without the plugin no loss takes these rows
         untrained = training(subject, {"trainer.max_steps": "0"})
         return weights_difference(one.weights, untrained.weights) is not None
     return one.data != other.data or difference(one, other, names=MAIN) is not None

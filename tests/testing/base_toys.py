@@ -119,7 +119,7 @@ def assert_only(
     """The changed toy breaks this law, and of all laws of its kind only this one; ``match`` is searched for
     in the message (a regular expression).
 
-    Two processes take as long as all other laws together, so ``two-ranks`` is asked about its own mutant only.
+    Two processes take as long as all other laws together: ``two-ranks`` is asked about its own mutants alone.
     """
     asked = [one.id for one in laws() if law == one.id or one.id != "two-ranks"]
     found = outcomes(site, mutant(site, kind, **changes), only=asked)

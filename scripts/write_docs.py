@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from docpages import evidence
+from docpages.conformance import conformance_page
 from docpages.verbs import verbs_page
 
 import llmfw
@@ -385,6 +386,7 @@ the line that is printed."""
 
 PAGES = {
     DOCS / "hooks.md": hooks_page,
+    DOCS / "conformance.md": conformance_page,
     DOCS / "configuration.md": configuration_page,
     DOCS / "errors.md": errors_page,
     DOCS / "tested.md": tested_page,

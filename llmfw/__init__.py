@@ -38,6 +38,9 @@ if TYPE_CHECKING:  # "as" says that a name is public
     from llmfw.core.api import (
         plan as plan,
     )
+    from llmfw.core.api import (
+        reproduce as reproduce,
+    )
     from llmfw.core.batch import Batch as Batch
     from llmfw.core.batch import LossOutput as LossOutput
     from llmfw.core.claims import Arm as Arm
@@ -116,7 +119,7 @@ __version__ = "0.1.0"
 _HOME = {
     "llmfw.core.api": (
         "fit", "generate", "evaluate", "export", "plan", "FitResult", "GenerateResult", "EvaluateResult",
-        "ExportResult",
+        "ExportResult", "reproduce",
     ),
     "llmfw.core.batch": ("Batch", "LossOutput"),
     "llmfw.core.claims": ("Arm", "Claim", "Workspace"),

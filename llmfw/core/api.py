@@ -18,6 +18,8 @@ from llmfw.core.fit import FitResult
 from llmfw.core.plan import Plan
 
 if TYPE_CHECKING:
+    from llmfw.core.claims import Size
+    from llmfw.core.evidence.run import Reproduced
     from llmfw.core.models.usage import Format
     from llmfw.core.records import Completion, Estimate
     from llmfw.core.session import Resume
@@ -32,6 +34,7 @@ __all__ = [
     "fit",
     "generate",
     "plan",
+    "reproduce",
 ]
 
 
@@ -196,3 +199,25 @@ def export(
         trust_remote_code=trust_remote_code,
     )
     return carry_out(str(model), out, options)
+
+
+def reproduce(
+    plugin: str,
+    *overrides: str,
+    size: Size = "small",
+    claims: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    resume: bool = False,
+) -> Reproduced:
+    """Run a plugin's claims again, as ``llmfw reproduce`` does: its ``verdicts``, its ``evidence``, its ``dir``.
+    Arguments as of the command line.
+
+    Raises:
+        LlmfwError: with code, place and remedy; EVIDENCE-FAILED where an arm failed.
+    """
+    from llmfw.core.evidence.run import run_claims
+    from llmfw.core.evidence.schedule import make_schedule
+    from llmfw.core.evidence.stated import read_claims
+
+    schedule = make_schedule(read_claims(plugin), size, ids=claims, seeds=seeds, words=overrides)
+    return run_claims(schedule, resume=resume)

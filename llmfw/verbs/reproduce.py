@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from llmfw.verbs.options import complete_plugins, complete_settings
 if TYPE_CHECKING:
     from llmfw.core.claims import Size
     from llmfw.core.evidence.run import Reproduced
-    from llmfw.core.evidence.schedule import Schedule
 
 
 def _seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -113,7 +111,7 @@ def _run_one(
         found = read_finished(schedule, done.dir)
         told(found)
     else:
-        found = run_claims(schedule, resume=resume, command=_command(schedule), told=told)
+        found = run_claims(schedule, resume=resume, told=told)
     if filed:
         file, notes = file_evidence(stated, found.evidence, size)
         for note in notes:
@@ -144,12 +142,6 @@ def _run_all(size: Size, resume: bool, as_json: bool, more: dict[str, Any]) -> N
         click.echo(f"states no claims: {', '.join(silent)}", err=True)
     if failed:
         raise failed[0]
-
-
-def _command(schedule: Schedule) -> str:
-    """What to type to get these values again."""
-    words = ["llmfw", "reproduce", schedule.stated.name, "--size", schedule.size, *schedule.words]
-    return shlex.join(words)
 
 
 def _as_text(found: Reproduced) -> str:

@@ -52,7 +52,7 @@ def test_json_has_the_evidence(site, capsys):
     assert run(["reproduce", "mine", "--size", "smoke", "--json", "--seeds", "4,5,6"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["verdicts"] == {"mine.1": "reproduced"}
-    assert told["evidence"]["command"] == "llmfw reproduce mine --size smoke"
+    assert told["evidence"]["command"] == "llmfw reproduce mine --size smoke --seeds 4,5,6"
     assert list(told["evidence"]["claims"][0]["arms"]["own"]["values"]) == ["4", "5", "6"]
     assert json.loads((Path(told["dir"]) / "evidence.json").read_text()) == told["evidence"]
 

@@ -55,7 +55,6 @@ def run_claims(
     schedule: Schedule,
     *,
     resume: bool = False,
-    command: str = "",
     told: Callable[[Reproduced], None] = lambda found: None,
 ) -> Reproduced:
     """Run what is scheduled. evidence.json in the run's folder is written anew after every seed.
@@ -85,14 +84,14 @@ def run_claims(
         bench = Bench(session=session, schedule=trained, tracking=tracking_of(schedule, root.tracking))
         outcomes: dict[tuple[int, str], Outcome] = {}
         clock = _Clock(schedule)
-        evidence = _written(schedule, outcomes, session.dir, command)
+        evidence = _written(schedule, outcomes, session.dir)
         for seed, tasks in schedule.at_once:
             seen: dict[str, list[str]] = {}
             for task in tasks:
                 outcome = outcomes[seed, task.name] = _carry_out(bench, task, outcomes, clock)
                 if outcome.status == "FINISHED" and task.arm.run is None and not task.arm.own_data:
                     _compare_order(schedule, task, seen, session.dir)
-            evidence = _written(schedule, outcomes, session.dir, command)
+            evidence = _written(schedule, outcomes, session.dir)
         for entry in evidence["claims"]:
             assert session.journal is not None
             session.journal.event(
@@ -197,9 +196,7 @@ def _compare_order(schedule: Schedule, task: Task, seen: dict[str, list[str]], f
             check_order(claim, task.seed, mine, schedule.stated.file)
 
 
-def _written(
-    schedule: Schedule, outcomes: Mapping[tuple[int, str], Outcome], folder: Path, command: str
-) -> dict[str, Any]:
+def _written(schedule: Schedule, outcomes: Mapping[tuple[int, str], Outcome], folder: Path) -> dict[str, Any]:
     """evidence.json of what has ended so far."""
     abouts = {task.name: task.arm.about for task in schedule.tasks}
     entries = []
@@ -213,7 +210,7 @@ def _written(
     evidence = {
         "plugin": schedule.stated.name,
         "claims": entries,
-        "command": command,
+        "command": schedule.command,
         "commit": tree.name if tree else "",
         "versions": {**versions(), schedule.stated.card.distribution: schedule.stated.card.version},
         "machine": _machine(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,18 @@ class Schedule:
         tasks = [[task.place, task.definition] for task in self.tasks]
         told = [self.stated.name, self.size, claims, tasks, self.words, self.stated.fingerprint]
         return json.dumps(told, sort_keys=True, default=str)
+
+    @property
+    def command(self) -> str:
+        """What to type to get these values again."""
+        words = ["llmfw", "reproduce", self.stated.name, "--size", self.size]
+        if len(self.claims) < len(self.stated.claims):
+            words += [word for claim in self.claims for word in ("--claim", claim.id)]
+        own = {claim.id: claim.seeds.get(self.size, ()) for claim in self.claims}
+        asked = {seeds for id, seeds in self.seeds.items() if seeds != own[id]}
+        if len(asked) == 1:
+            words += ["--seeds", ",".join(map(str, asked.pop()))]
+        return shlex.join([*words, *self.words])
 
     @property
     def at_once(self) -> list[tuple[int, list[Task]]]:

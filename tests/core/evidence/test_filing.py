@@ -37,7 +37,7 @@ def stated(site: Path, claims: str = FUNCTIONS):
 def filed(plugin: Any, size: Any = "small", **more: Any) -> tuple[dict[str, Any], list[str]]:
     """Run the claims, file what they gave, and read it again."""
     schedule = make_schedule(plugin, size, words=["tracking.mlflow=false"], **more)
-    file, notes = file_evidence(plugin, run_claims(schedule, command="the command").evidence, size)
+    file, notes = file_evidence(plugin, run_claims(schedule).evidence, size)
     return json.loads(file.read_text()), notes
 
 
@@ -49,7 +49,8 @@ def test_a_result_goes_into_the_plugins_folder_with_its_commits_and_its_readme(s
     (entry,) = found["claims"]
     assert entry["arms"]["own"]["values"] == {"1": 2.0, "2": 3.0, "3": 4.0}
     assert set(entry["arms"]["own"]["commits"].values()) == {commit}
-    assert (entry["verdict"], found["commit"], found["command"]) == ("reproduced", commit, "the command")
+    assert (entry["verdict"], found["commit"]) == ("reproduced", commit)
+    assert found["command"] == "llmfw reproduce mine --size small tracking.mlflow=false"
     assert faults(found) == []
     readme = (plugin.folder / "README.md").read_text()
     assert "| `mine.1` Mine is more" in readme

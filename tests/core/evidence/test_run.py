@@ -311,3 +311,10 @@ def test_a_finished_run_is_found_again_and_a_changed_one_is_not(site):
     found = run_claims(plan)
     assert finished(plan).dir == found.dir
     assert finished(schedule(site, FUNCTIONS + "\n# changed\n")) is None
+
+
+def test_python_has_it_too(site):
+    write_mine(site, FUNCTIONS)
+    discovery.forget()
+    found = llmfw.reproduce("mine", size="smoke", seeds=[1, 2, 3], claims=["1"])
+    assert found.verdicts == {"mine.1": "reproduced"}

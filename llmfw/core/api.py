@@ -209,8 +209,7 @@ def reproduce(
     seeds: Sequence[int] = (),
     resume: bool = False,
 ) -> Reproduced:
-    """Run a plugin's claims again, as ``llmfw reproduce`` does: its ``verdicts``, its ``evidence``, its ``dir``.
-    Arguments as of the command line.
+    """Run a plugin's claims again, as ``llmfw reproduce`` does; arguments as of the command line.
 
     Raises:
         LlmfwError: with code, place and remedy; EVIDENCE-FAILED where an arm failed.

@@ -44,6 +44,12 @@ METRIC = """
         return [NamedMetric(name="toy/one", factory=alone, update=lambda metric, output, batch: metric.update(1.0))]
 
 """
+QUARREL = """
+        from llmfw.core.errors import ConflictError
+
+        if len(run.config.plugins) > 1:
+            raise ConflictError("TOY", "not in company", mend="leave")
+"""
 CLAIM = """
 from llmfw import Arm, Claim
 
@@ -135,6 +141,7 @@ MORE: list[tuple[str, str, str, Change, str]] = [
     ("documents", "loss", "README", ("llmfw fit --plugin base_loss", "llmfw fit --plugin base_loss base_loss.late=1"), "there is no key base_loss.late"),
     ("documents", "loss", "README", ("llmfw fit --plugin base_loss", "llmfw fit --plugin base_loss base_loss.beta=-1"), "can't be planned"),
     ("documents", "service", "README", ("Nothing.", ""), "says nothing under '## Measured here'"),
+    ("company-plans", "service", "plugin", ("from .rater import Length\n", "from .rater import Length\n" + QUARREL), "doesn't name 'base_service'.* declare conflicts_with"),
 ]  # fmt: skip
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from llmfw.testing.subject import Subject
 
 _HOMES = (
-    "general", "sources", "documents", "runs", "losses", "data", "surgeries", "operated", "decoding", "services", "processes",
-    "company", "traces",
+    "general", "sources", "documents", "runs", "losses", "data", "surgeries", "operated", "decoding",
+    "services", "processes", "company", "traces",
 )  # fmt: skip
 """Modules of this package that hold laws, in the order in which they are checked."""
 

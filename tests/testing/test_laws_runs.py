@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.testing.base_toys import Change, assert_broken, assert_only
+from tests.testing.base_toys import Change, assert_broken, assert_only, mutant, outcomes, texts
 
 CALLBACK = '''
     @hookimpl
@@ -57,6 +57,31 @@ def test_the_weights_of_a_surgery_count_at_its_neutral_setting(tmp_path: Path):
     change = ("        shift = torch", "        norm.weight.data *= 0.5\n        shift = torch")
     report = ('changed=("model.norm.shift",)', 'changed=("model.norm.shift", "model.norm.weight")')
     assert_broken("neutral", tmp_path, "surgery", match="isn't its baseline", surgery=[change, report])
+
+
+SUMS = """
+[neutral]
+baseline = "plain supervised fine-tuning"
+exact = true
+
+[neutral.settings]
+limit = 3
+"""
+
+
+def test_a_source_of_rows_is_compared_with_a_file_of_its_rows(tmp_path: Path):
+    """Six sums are trained on and two are held out; then with a callback that doubles the gradient."""
+    sources = texts("datamodule")
+    card = sources["card.toml"] + SUMS
+    outcome = outcomes(
+        tmp_path / "good", mutant(tmp_path / "good", "datamodule", card=card), only=["neutral"]
+    )
+    assert outcome["neutral"].status == "passed"
+    body = SCALE.replace("FACTOR", "2.0")
+    change = CALLBACK.replace("BODY", body).replace("if self.config.early != 1.0 else []", "")
+    plugin = ("\n    @hookimpl\n    def llmfw_datamodule(", change.replace("llmfw_loss", "llmfw_datamodule"))
+    match = "isn't its baseline"
+    assert_broken("neutral", tmp_path / "bad", "datamodule", match=match, card=card, plugin=plugin)
 
 
 def test_a_neutral_setting_that_takes_another_way(tmp_path: Path):

@@ -9,6 +9,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +67,7 @@ class Subject:
     name: str
     folder: Path
     _runs: dict[str, FitResult] = field(default_factory=dict)
+    _failed: dict[str, Exception] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
     traces: list[tuple[str, str]] = field(default_factory=list)
     """(law, what it left changed in the process), kept by the frame."""
@@ -215,16 +217,19 @@ class Subject:
         words, chosen = self._words(self.settings | dict(changed), plugins), list(plugins)
         key = hashlib.sha256(json.dumps([words, chosen, again, stopped_at]).encode()).hexdigest()[:16]
         words.append(f"run.dir={self.folder / 'runs' / key}")
-        if key not in self._runs:
+        if key in self._runs:
+            return self._runs[key]
+        if key in self._failed:  # its folder holds what is left of it: a second try would only say that
+            raise self._failed[key]
+        try:
             if stopped_at:
-                try:
-                    with armed(f"{stopped_at}:raise"):
-                        llmfw.fit(*words, plugins=chosen)
-                except Failpoint:
-                    pass
-                else:
+                with suppress(Failpoint), armed(f"{stopped_at}:raise"):
+                    llmfw.fit(*words, plugins=chosen)
                     raise AssertionError(f"the run never came to {stopped_at}")
             self._runs[key] = llmfw.fit(*words, plugins=chosen, resume="auto" if stopped_at else "never")
+        except Exception as error:
+            self._failed[key] = error
+            raise
         return self._runs[key]
 
     def assembled(

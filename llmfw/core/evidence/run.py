@@ -26,8 +26,10 @@ from llmfw.core.fit import result_of
 from llmfw.core.say import say
 from llmfw.core.schema import Root, TrackingConfig
 from llmfw.core.series import open_series
+from llmfw.core.session import Session
 from llmfw.core.tracking import RunRecord, list_runs, read_record
 from llmfw.core.tracking.files import write_json
+from llmfw.core.tracking.journal import decode
 from llmfw.core.tracking.surroundings import hardware
 
 VERB = "reproduce"
@@ -92,11 +94,7 @@ def run_claims(
                 if outcome.status == "FINISHED" and task.arm.run is None and not task.arm.own_data:
                     _compare_order(schedule, task, seen, session.dir)
             evidence = _written(schedule, outcomes, session.dir)
-        for entry in evidence["claims"]:
-            assert session.journal is not None
-            session.journal.event(
-                "verdict", durable=True, claim=entry["id"], verdict=entry["verdict"], why=entry["why"]
-            )
+        _journaled(evidence, session)
         failures = [
             f"arm {one.arm}, seed {one.seed}: {one.error}"
             for one in outcomes.values()
@@ -218,6 +216,24 @@ def _written(schedule: Schedule, outcomes: Mapping[tuple[int, str], Outcome], fo
     }
     write_json(folder / FILE, evidence)
     return evidence
+
+
+def _journaled(evidence: Mapping[str, Any], session: Session) -> None:
+    """The verdicts, and the differences or levels with their intervals, into the parent's journal."""
+    assert session.journal is not None
+    for entry in evidence["claims"]:
+        session.journal.event(
+            "verdict", durable=True, claim=entry["id"], verdict=entry["verdict"], why=entry["why"]
+        )
+        judged = entry.get("differences")
+        if entry["arms"] and entry["kind"] == "level":
+            (judged,) = (arm for arm in entry["arms"].values() if arm["role"] == "method")
+        if judged is not None:
+            low, high = map(decode, judged["interval"])
+            values = {"": decode(judged["mean"]), "/low": low, "/high": high}
+            session.journal.metrics(
+                0, {f"{entry['id']}{part}": value for part, value in values.items()}, "claim"
+            )
 
 
 def _lacking(evidence: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,7 @@ LOCKED = "database is locked"
 
 _ARTIFACTS = (
     "config.yaml", "plan.json", "cards.json", "environment.json", "git.diff", "report.html", "costs.json",
+    "evidence.json",
 )  # fmt: skip
 _FOLDERS = ("tables", "evaluations")
 

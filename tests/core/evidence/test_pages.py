@@ -32,9 +32,8 @@ def entry(**more: Any) -> dict[str, Any]:
     }
     told = {
         "id": "mine.1", "statement": "Mine | is more", "paper": "Table 1", "metric": "count",
-        "unit": "words",
-        "kind": "greater", "direction": "higher", "effect": 1.0, "items": False, "size": "small", "arms": arms,
-        "failures": {}, "cost": cost,
+        "unit": "words", "kind": "greater", "direction": "higher", "effect": 1.0, "items": False,
+        "size": "small", "arms": arms, "failures": {}, "cost": cost,
     }  # fmt: skip
     return settle(told | more)
 

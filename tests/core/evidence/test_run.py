@@ -294,13 +294,15 @@ def test_size_smoke_tells_mlflow_nothing_unless_asked(site):
     quiet = run_claims(schedule(site, FUNCTIONS))
     assert not read_record(quiet.dir).mlflow
     assert not Path("runs/mlflow.db").exists()
-    asked = run_claims(schedule(site, FUNCTIONS, seeds=(1,), words=["tracking.mlflow=true", "run.dir=here"]))
+    asked = run_claims(schedule(site, FUNCTIONS, words=["tracking.mlflow=true", "run.dir=here"]))
     assert asked.dir == Path("here")
     child, parent = (read_record(asked.dir / place).mlflow for place in ("seed-1/own", "."))
     assert child["run_id"] != parent["run_id"]
     from mlflow import MlflowClient
 
     run = MlflowClient(parent["uri"]).get_run(child["run_id"])
+    claims = MlflowClient(parent["uri"]).get_run(parent["run_id"]).data.metrics
+    assert claims["claim/mine.1"] == 1.0
     assert run.data.tags["mlflow.parentRunId"] == parent["run_id"]
     assert run.data.metrics["end/count"] == 2.0
 

@@ -16,7 +16,7 @@ from . import made_pairs, real_pairs
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MODES = ("both", "policy_only")
 Seeds = Mapping[Literal["smoke", "small", "full"], tuple[int, ...]]
-MADE: Seeds = {"smoke": (1,), "small": (1, 2, 3, 4, 5), "full": tuple(range(1, 11))}
+MADE: Seeds = {"smoke": (1,), "small": (11, 12, 13, 14, 15), "full": tuple(range(11, 21))}
 REAL: Seeds = {"smoke": (1,), "small": (1, 2, 3), "full": (1, 2, 3, 4, 5)}
 
 

@@ -63,6 +63,13 @@ def answer(letters: int, quality: int) -> str:
     return f"{quality}{string.ascii_lowercase[:letters]}"
 
 
+def quality(text: str) -> int | None:
+    """The quality of an answer of this form, None of any other text."""
+    if not text[:1].isdecimal() or not text[:1].isascii():
+        return None
+    return int(text[0]) if text == answer(len(text) - 1, int(text[0])) else None
+
+
 def _prompts(draw: random.Random, wanted: int) -> Iterator[str]:
     """Prompts that are all different."""
     return (f"task {number:05d}" for number in draw.sample(range(100_000), wanted))

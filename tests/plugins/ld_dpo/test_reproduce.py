@@ -97,7 +97,7 @@ def test_a_training_over_made_pairs_gives_every_value_that_is_claimed(tmp_path: 
     found = arms(reproduce.CLAIMS[1], 1, "smoke")
     base = fit(found["sft"], tmp_path / "sft")
     learned = found["sft"].values(base)
-    assert 1 <= learned["sampled_tokens"] <= made_pairs.LONGEST and 0 <= learned["sampled_with_quality"] <= 1
+    assert 1 <= learned["sampled_tokens"] <= made_pairs.LONGEST and 0 <= learned["sampled_well_formed"] <= 1
     result = fit(found["ld_dpo-0.5"], tmp_path / "ld", f"model={base.final}")
     values = found["ld_dpo-0.5"].values(result)
     assert values["correlation_size"] == abs(result.validation["length/margin_correlation"])

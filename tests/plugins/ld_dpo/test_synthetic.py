@@ -19,7 +19,9 @@ def drawn(seed: int = 7) -> Any:
 
 
 def quality(text: str) -> int:
-    return int(text[0])
+    found = synthetic.quality(text)
+    assert found is not None
+    return int(found)
 
 
 def test_an_answer_is_its_quality_and_the_beginning_of_the_alphabet() -> None:
@@ -33,6 +35,12 @@ def test_an_answer_is_its_quality_and_the_beginning_of_the_alphabet() -> None:
         letters = len(text) - 1
         assert synthetic.FEWEST <= letters <= synthetic.MOST
         assert text == synthetic.answer(letters, quality(text))
+
+
+@pytest.mark.parametrize("text", ["", "abc", "7abd", "7b", "77abc", "7abc ", "²abc"])
+def test_a_text_of_another_form_has_no_quality(text: str) -> None:
+    assert synthetic.quality(text) is None
+    assert synthetic.quality("7abc") == 7
 
 
 @pytest.mark.parametrize(("part", "longer"), [("pairs", 340), ("held_out", 100)])

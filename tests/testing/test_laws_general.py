@@ -67,7 +67,7 @@ def arms(claim, seed, size):
 MUTANTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "card": ("service", {"card": ('summary = "Rates a text by its length."', 'summary = ""')}, "set summary"),
     "config-round-trip": ("service", {"plugin": ("characters of one point", "")}, "base_service.unit has no help"),
-    "known-hooks": ("service", {"plugin": (HOOK, SIX_MORE + HOOK)}, "it answers 7 hooks.*; keep to 6"),
+    "known-hooks": ("service", {"card": ("[paper]", '[commands]\nrate = "Rate."\n\n[paper]')}, "card's verbs are rate.*name the same verb"),
     "plan-is-pure": (
         "service",
         {
@@ -129,7 +129,7 @@ MORE: list[tuple[str, str, str, Change, str]] = [
         "base_service.unit isn't what was set",
     ),
     ("known-hooks", "service", "plugin", ("    config: Config", "    llmfw_x1 = 1\n    config: Config"), "isn't marked"),
-    ("known-hooks", "service", "card", ("[paper]", '[commands]\nrate = "Rate."\n[paper]'), "the card's verbs are rate"),
+    ("known-hooks", "service", "plugin", (HOOK, SIX_MORE + HOOK), "it answers 7 hooks.*; keep to 6"),
     ("doors", "service", "plugin", ("from .rater", "from toy_base_service.rater"), "write from .rater import"),
     ("doors", "service", "rater", ("class Length:", "import llmfw.plugins.dpo.plugin\n\n\nclass Length:"), "plugin 'dpo'"),
     ("doors", "service", "rater", ("class Length:", "from llmfw import Root\n\n\nclass Length:"), "no public name"),

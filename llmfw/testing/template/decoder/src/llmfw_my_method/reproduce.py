@@ -40,7 +40,8 @@ def tiny_llama(seed: int, positions: int) -> Any:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config).eval()
+        model: Any = LlamaForCausalLM(config)
+    return model.eval()
 
 
 def tokens_per_pass(workspace: Workspace, *, length: int) -> dict[str, float]:

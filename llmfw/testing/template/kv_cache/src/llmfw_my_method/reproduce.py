@@ -42,7 +42,8 @@ def tiny_llama(seed: int, positions: int) -> Any:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config).eval()
+        model: Any = LlamaForCausalLM(config)
+    return model.eval()
 
 
 def share_held(workspace: Workspace, *, sinks: int, recent: int) -> dict[str, float]:

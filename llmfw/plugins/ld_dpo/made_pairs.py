@@ -48,7 +48,7 @@ SCALES: Mapping[str, Scale] = {
     ),
 }
 BETA = 0.1
-LR = 5e-4
+LR = 3e-4
 """Chosen, as beta and the number of steps, by looking at DPO alone with pilot seeds; see the README."""
 LONGEST = 40
 """Tokens of an answer at most; 26 is the longest that the pairs show."""

@@ -317,3 +317,31 @@ def test_a_guarded_function_is_told_by_its_own_name_in_a_plan():
     guarded = guard.Guarded(call, TOY, "call of Loss 'x'")
     assert _plain(guarded) == _plain(call) == f"{__name__}.call"
     assert guard.place_of_function(guarded) == (__file__, call.__code__.co_firstlineno)
+
+
+def test_what_a_library_draws_on_its_first_import_is_put_back_and_not_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a_library_that_draws.py").write_text("import random\nrandom.random()\n")
+    (tmp_path / "honest.py").write_text("def act():\n    import a_library_that_draws\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    owner = guard.Owner("honest", "honest-dist 1.0", (str(tmp_path / "honest.py"),))
+    before = random.getstate()
+    with watch(owner, "llmfw_loss"):
+        import a_library_that_draws  # noqa: F401
+    assert random.getstate() == before
+
+
+def test_a_thief_is_charged_although_it_imports_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "another_library.py").write_text("value = 1\n")
+    (tmp_path / "thief.py").write_text("import random\ndef act():\n    random.seed(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    owner = guard.Owner("thief", "thief-dist 1.0", (str(tmp_path / "thief.py"),))
+
+    def act() -> None:
+        import another_library  # noqa: F401
+
+        random.seed(0)
+
+    error = refused(watch(owner, "llmfw_loss"), act)
+    assert error.code == "PLUGIN-THIEF" and (error.file, error.line) == (str(tmp_path / "thief.py"), 3)

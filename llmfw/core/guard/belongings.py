@@ -206,21 +206,27 @@ class Belongings:
                 self.values.append((thing, library, thing.read(library)))
 
     def put_back(self, owner: Owner) -> list[_Thing]:
-        """What isn't as it was; afterwards it is."""
+        """What isn't as it was and the plugin took; afterwards all is as it was.
+
+        Where modules of others were imported meanwhile, they may have drawn or set something themselves: the
+        plugin is charged only with what a line of its own may have done.
+        """
         taken = []
+        others = self._others_came(owner)
         for thing, library, before in self.values:
             if before is None:  # there was none: GPUs are set up by their first use
                 continue
             now = thing.read(library)
-            if _same(before, now) or (thing.name == _FILTERS and self._others_came(owner)):
+            if _same(before, now) or (thing.name == _FILTERS and others):
                 continue
-            taken.append(thing)
+            if not others or first_call(owner, thing)[0] is not None:
+                taken.append(thing)
             with suppress(OSError):
                 thing.put(library, before)
         return taken
 
     def _others_came(self, owner: Owner) -> bool:
-        """Whether modules of others were imported meanwhile: libraries may bring filters for warnings."""
+        """Whether modules of others were imported meanwhile; they may bring filters for warnings, too."""
         new = list(sys.modules.values())[self.modules :]
         files = [getattr(module, "__file__", None) for module in new]
         return any(file is not None and owner_of_file(file) != owner for file in files)

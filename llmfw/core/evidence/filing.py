@@ -42,7 +42,8 @@ def check_place(stated: Stated, size: str | None) -> Tree:
     tree = tree_of(folder)
     if tree is None:
         raise UsageError(
-            "EVIDENCE-GIT", f"git doesn't keep the files of plugin {stated.name!r}: no commit tells its code",
+            "EVIDENCE-GIT",
+            f"git doesn't keep the files of plugin {stated.name!r}, or didn't answer: no commit tells its code",
             mend="work in its git repository (pip install -e .), or make one and commit", file=folder,
         )  # fmt: skip
     _refuse_changes(tree)
@@ -102,7 +103,9 @@ def merge(
         elif claim.not_tested:
             entries.setdefault(key, dict(entry))
         else:
-            kept = _still_true(stated, entry, notes)
+            # seeds beside new ones have to have been run with the same settings of the command line
+            settings = entries.get(key, entry).get("settings", ())
+            kept = _still_true(stated, entry, settings, notes)
             entries[key] = _together(kept, entries[key]) if key in entries else kept
     order = {claim.id: n for n, claim in enumerate(stated.claims)}
     sizes = (None, "smoke", "small", "full")
@@ -117,8 +120,10 @@ def _has_values(entry: Mapping[str, Any]) -> bool:
     return any(arm["values"] for arm in entry["arms"].values())
 
 
-def _still_true(stated: Stated, entry: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """An old entry without the values of arms that were changed since."""
+def _still_true(
+    stated: Stated, entry: Mapping[str, Any], settings: Sequence[str], notes: list[str]
+) -> dict[str, Any]:
+    """An old entry without the values of arms that were changed since, or ran with other settings."""
     if entry["size"] is None:
         return dict(entry)
     claim = next(one for one in stated.claims if one.id == entry["id"])
@@ -129,7 +134,7 @@ def _still_true(stated: Stated, entry: Mapping[str, Any], notes: list[str]) -> d
         except LlmfwError as error:
             notes.append(f"dropped seed {seed} of {entry['id']} ({entry['size']}): {error}")
             arms = {}
-        words = counted(entry.get("settings", ()))
+        words = counted(settings)
         now[seed] = {
             name: define(arm, entry["size"], words if arm.run is None else (), stated.folder)
             for name, arm in arms.items()
@@ -142,7 +147,7 @@ def _still_true(stated: Stated, entry: Mapping[str, Any], notes: list[str]) -> d
         good = {seed for seed in arm["values"] if now[seed].get(name) == arm["definitions"].get(seed)}
         if bad := [seed for seed in by_number(arm["values"]) if seed not in good]:
             what = f"seed {', '.join(bad)} of arm {name} of {entry['id']} ({entry['size']})"
-            notes.append(f"dropped {what}: the arm changed")
+            notes.append(f"dropped {what}: the arm or the settings that it's run with changed")
         kept[name] = {**arm, **{part: _of(arm[part], good) for part in _PER_SEED}}
     cost = {
         name: _of(seeds, set(kept[name]["values"])) for name, seeds in entry["cost"].items() if name in kept

@@ -29,13 +29,15 @@ class Tree:
 
 
 def tree_of(folder: Path) -> Tree | None:
-    """The working tree that keeps a folder's files; None where git doesn't keep them."""
+    """The working tree that keeps a folder's files; None where git doesn't keep them, or doesn't answer."""
     root, commit = (git_output(folder, "rev-parse", what) for what in ("--show-toplevel", "HEAD"))
     tracked = git_output(folder, "ls-files", "--", ".")
     if root is None or commit is None or not tracked:
         return None
     place = Path(root.strip())
-    status = git_output(place, "status", "--porcelain", "-z", "--untracked-files=all", cap=_CAP) or ""
+    status = git_output(place, "status", "--porcelain", "-z", "--untracked-files=all", cap=_CAP)
+    if status is None:  # not to know what changed isn't to know that nothing did
+        return None
     changed = [line for line in _paths(status) if _counts(place, *line)]
     return Tree(root=place, commit=commit.strip(), changed=tuple(path for _, path in changed))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import pytest
 
 from llmfw.core import discovery
 from llmfw.core.errors import UsageError
-from llmfw.core.evidence.document import faults, read_evidence
-from llmfw.core.evidence.filing import check_place, file_evidence, filed_seeds
+from llmfw.core.evidence.document import entry_of, faults, read_evidence
+from llmfw.core.evidence.filing import check_place, file_evidence, filed_seeds, merge
 from llmfw.core.evidence.git import tree_of
+from llmfw.core.evidence.outcome import Outcome
 from llmfw.core.evidence.run import run_claims
-from llmfw.core.evidence.schedule import make_schedule
+from llmfw.core.evidence.schedule import counted, make_schedule
 from llmfw.core.evidence.stated import read_claims
-from tests.core.evidence.toys import FUNCTIONS, committed, git, write_mine
+from tests.core.evidence.toys import CLAIMS, FUNCTIONS, committed, git, write_mine
 
 TWO = FUNCTIONS.replace(
     "CLAIMS = (",
@@ -113,6 +115,20 @@ def test_a_folder_without_git_is_refused_with_how_to_mend_it(site):
         check_place(plugin, "small")
 
 
+def test_a_git_that_does_not_answer_is_no_clean_tree(site, tmp_path, monkeypatch):
+    """On a busy machine git status may be stopped after its 10 s: then nobody knows what changed."""
+    plugin = stated(site)
+    committed(site)
+    (tmp_path / "bin").mkdir()
+    deaf = tmp_path / "bin/git"
+    deaf.write_text(f'#!/bin/sh\ncase "$*" in *status*) exit 1;; esac\nexec {shutil.which("git")} "$@"\n')
+    deaf.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{deaf.parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(UsageError, match="didn't answer") as raised:
+        check_place(plugin, "small")
+    assert raised.value.code == "EVIDENCE-GIT"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_is_read_only_is_refused(site):
     plugin = stated(site)
@@ -139,6 +155,31 @@ def test_further_seeds_are_put_beside_the_others_each_with_its_commit(site):
     assert list(entry["cost"]["own"]) == ["1", "2", "3", "4", "5"]
     assert entry["differences"]["n"] == 5
     assert faults(found) == []
+
+
+@pytest.mark.parametrize("words", [(), ("trainer.max_steps=9",)])
+def test_seeds_of_other_settings_are_not_put_beside_the_new_ones(site, words):
+    """Seeds 1 and 2 were trained as stated; seeds 3 and 4 are now trained with ``words``."""
+    plugin = stated(site, CLAIMS)
+
+    def evidence(seeds: tuple[int, ...], words: tuple[str, ...]) -> dict[str, Any]:
+        schedule = make_schedule(plugin, "small", ids=["1"], seeds=seeds, words=words)
+        outcomes = [
+            Outcome(
+                seed=task.seed, arm=task.name, status="FINISHED", definition=task.definition,
+                values={"validation/loss": 3.0 + task.seed / 10},
+            )
+            for task in schedule.tasks
+        ]  # fmt: skip
+        (claim,) = schedule.claims
+        return {"claims": [{**entry_of(claim, "small", outcomes, {}), "settings": [*counted(words)]}]}
+
+    merged, notes = merge(plugin, evidence((1, 2), ()), evidence((3, 4), words))
+    (entry,) = merged["claims"]
+    assert set(entry["arms"]["few"]["values"]) == ({"3", "4"} if words else {"1", "2", "3", "4"})
+    assert entry["differences"]["n"] == (2 if words else 4)
+    assert len(notes) == (3 if words else 0)  # of each arm
+    assert faults(merged) == []
 
 
 def test_sizes_stand_apart_and_claims_that_are_not_run_stay(site):

@@ -20,12 +20,12 @@ from llmfw.core.discovery import cards, owner_of
 from llmfw.core.errors import Interrupted, LlmfwError
 from llmfw.core.evidence.definition import define_function
 from llmfw.core.evidence.git import tree_of
-from llmfw.core.evidence.outcome import Outcome, checked, keep, kept_in
+from llmfw.core.evidence.outcome import Outcome, begun_at, checked, keep, kept_in
 from llmfw.core.evidence.schedule import Schedule, Task
 from llmfw.core.evidence.verdict import Value
 from llmfw.core.guard import Owner, answering
 from llmfw.core.models.rng import global_state, restore_state
-from llmfw.core.say import brief
+from llmfw.core.say import brief, say
 from llmfw.core.schema import TrackingConfig
 from llmfw.core.series import Child, figures_of, note, run_child
 from llmfw.core.session import Session, kept
@@ -40,6 +40,11 @@ class Bench:
     schedule: Schedule
     tracking: TrackingConfig
     _prepared: dict[tuple[int, str], Mapping[str, Any]] = field(default_factory=dict)
+    _commit: str = field(init=False)
+    """Whose code this process has read, whatever is committed meanwhile; + where it isn't sure."""
+
+    def __post_init__(self) -> None:
+        self._commit = self._commit_now()
 
     def run(self, task: Task, starts_from: Path | None) -> Outcome:
         """Carry an arm out, or go on with it, or read what it brought before; written down as it ends.
@@ -49,11 +54,17 @@ class Bench:
         folder = self.session.dir / task.place
         if (done := kept_in(folder, task.definition)) is not None:
             return done
-        tree = tree_of(self.schedule.stated.folder)
+        if self._commit_now() not in ("", self._commit) and not self._commit.endswith("+"):
+            say("note: the code's commit has changed since this began: values from here on can't be filed")
+            self._commit += "+"
+        if begun_at(folder) not in (None, self._commit):
+            say(f"note: {task.place} was begun at another commit: it begins anew")
+            shutil.rmtree(folder)
         about: dict[str, Any] = {
-            "seed": task.seed, "arm": task.name, "definition": task.definition,
-            "commit": tree.name if tree else "",
+            "seed": task.seed, "arm": task.name, "definition": task.definition, "commit": self._commit,
         }  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        keep(folder, Outcome(status="RUNNING", **about))
         try:
             first = task.seed == self.schedule.tasks[0].seed  # other seeds' data look alike
             with own_randomness(task.seed, "arm", task.name), nullcontext() if first else brief():
@@ -65,9 +76,12 @@ class Bench:
             said = str(error) if isinstance(error, LlmfwError) else f"{type(error).__name__}: {error}"
             outcome = Outcome(status="FAILED", error=said, **about)
             note(self.session, Child(place=task.place, dir=folder, status="FAILED", error=said))
-        folder.mkdir(parents=True, exist_ok=True)
         keep(folder, outcome)
         return outcome
+
+    def _commit_now(self) -> str:
+        tree = tree_of(self.schedule.stated.folder)
+        return tree.name if tree else ""
 
     def _train(self, task: Task, starts_from: Path | None) -> tuple[dict[str, Value], dict[str, Any]]:
         found = dict(self._prepare(task))

@@ -43,7 +43,8 @@ def check_place(stated: Stated, size: str | None) -> Tree:
     if tree is None:
         raise UsageError(
             "EVIDENCE-GIT",
-            f"git doesn't keep the files of plugin {stated.name!r}, or didn't answer: no commit tells its code",
+            f"git doesn't keep the files of plugin {stated.name!r}, or didn't answer: no commit tells its "
+            "code",
             mend="work in its git repository (pip install -e .), or make one and commit", file=folder,
         )  # fmt: skip
     _refuse_changes(tree)

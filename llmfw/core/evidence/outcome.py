@@ -1,4 +1,4 @@
-"""What one arm brought for one seed, kept beside its run as arm.json."""
+"""What one arm brought for one seed, kept beside its run as arm.json from its begin on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Outcome:
 
     seed: int
     arm: str
-    status: Literal["FINISHED", "FAILED"]
+    status: Literal["RUNNING", "FINISHED", "FAILED"]
     definition: str
     commit: str = ""
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -51,6 +51,12 @@ def kept_in(folder: Path, definition: str) -> Outcome | None:
         for name, value in raw["values"].items()
     }
     return Outcome(**{**raw, "values": values})
+
+
+def begun_at(folder: Path) -> str | None:
+    """The commit at which the arm in this folder was begun; None: it wasn't."""
+    raw = read_json(folder / FILE)
+    return None if raw is None else str(raw["commit"])
 
 
 def checked(values: Any, arm: str) -> dict[str, Value]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llmfw.core import discovery
-from llmfw.core.errors import UsageError
+from llmfw.core.errors import PluginError, UsageError
 from llmfw.core.evidence.document import entry_of, faults, read_evidence
 from llmfw.core.evidence.filing import check_place, file_evidence, filed_seeds, merge
 from llmfw.core.evidence.git import tree_of
@@ -101,6 +101,64 @@ def test_values_that_came_from_a_dirty_tree_are_refused_later_too(site):
     with pytest.raises(UsageError, match="arm plain, seed 1 ran while files differed"):
         file_evidence(plugin, found.evidence, "small")
     assert read_evidence(plugin.folder) is None
+
+
+COMMITTING = (
+    FUNCTIONS.replace('run=lambda workspace: {"count": workspace.seed})', "run=commit)")
+    + """
+
+def commit(workspace):
+    import pathlib
+    from tests.core.evidence.toys import committed
+
+    if workspace.seed == 2:
+        committed(pathlib.Path(__file__).parents[1])
+    return {"count": workspace.seed}
+"""
+)
+
+
+def test_values_are_those_of_the_commit_that_the_process_has_read(site):
+    """While arm plain of seed 2 runs somebody commits: what runs later is code of nobody knows which."""
+    plugin = stated(site, COMMITTING)
+    commit = committed(site)
+    found = run_claims(make_schedule(plugin, "small", words=["tracking.mlflow=false"]))
+    commits = {name: arm["commits"] for name, arm in found.evidence["claims"][0]["arms"].items()}
+    unsure = f"{commit}+"
+    assert commits["plain"] == {"1": commit, "2": commit, "3": unsure}
+    assert commits["own"] == {"1": commit, "2": unsure, "3": unsure}
+    with pytest.raises(UsageError, match="arm plain, seed 3 ran while files differed"):
+        file_evidence(plugin, found.evidence, "small")
+
+
+FAILING = (
+    FUNCTIONS.replace('run=lambda workspace: {"count": workspace.seed + 1})', "run=own)")
+    + """
+
+def own(workspace):
+    import pathlib
+
+    return {"count": len(pathlib.Path("now").read_text()) + workspace.seed}
+"""
+)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_arm_that_another_commit_began_begins_anew(site, here, moved):
+    """The file ``begun`` stands for a training's checkpoints: other code would go on from them."""
+    plugin = stated(site, FAILING)
+    commit = committed(site)
+    plan = make_schedule(plugin, "small", seeds=(1,), words=["tracking.mlflow=false"])
+    with pytest.raises(PluginError, match="arm own, seed 1"):
+        run_claims(plan)
+    (folder,) = here.glob("runs/*/seed-1/own")
+    (folder / "begun").touch()
+    (here / "now").write_text("x")
+    now = committed(site) if moved else commit
+    found = run_claims(plan, resume=True)
+    assert (folder / "begun").exists() is not moved
+    commits = {name: arm["commits"]["1"] for name, arm in found.evidence["claims"][0]["arms"].items()}
+    assert commits == {"plain": commit, "own": now}
 
 
 def test_a_folder_without_git_is_refused_with_how_to_mend_it(site):

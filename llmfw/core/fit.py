@@ -244,10 +244,8 @@ def result_of(folder: Path) -> FitResult:
         raise DataError("JOURNAL", "this run has trained nothing", mend="name a finished run", file=folder)
     first, last, before = _trained(view)
     at_end = _named(view, "end/")
-    estimates = {
-        name for name in at_end if {f"{name}/{part}" for part in ("low", "high", "n")} <= set(at_end)
-    }
-    parts = {f"{name}/{part}" for name in estimates for part in ("low", "high", "n")}
+    estimates = {name for name in at_end if {f"{name}/{part}" for part in _PARTS} <= set(at_end)}
+    parts = {f"{name}/{part}" for name in estimates for part in _PARTS}
     after: dict[str, float | Estimate] = {
         name: Estimate(
             value=value, low=at_end[f"{name}/low"], high=at_end[f"{name}/high"], n=int(at_end[f"{name}/n"])

@@ -4,7 +4,8 @@
 an ENTRY {"id", "statement", "paper", "metric", "unit", "kind", "direction", "effect", "items", "size",
 "arms": {name: {"about", "role", "values": {seed: value}, "commits": {seed: commit}, "definitions": {seed:
 digest}, "mean", "interval"}}, "differences": {"values", "mean", "interval", "n"}, "controls": {name: method
-minus control, likewise}, "verdict", "why", "failures": {arm: {seed: error}}, "cost": {arm: {seed: {...}}}}.
+minus control, likewise}, "verdict", "why", "failures": {arm: {seed: error}}, "cost": {arm: {seed: {...}}},
+"settings": [those of the command line that its trainings had]}.
 
 Means, intervals, differences and verdicts follow from the rest: ``settle`` writes them, ``faults`` says where
 a file's differ. A number that isn't finite is a word, as in the journal.

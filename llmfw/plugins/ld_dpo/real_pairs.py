@@ -96,7 +96,7 @@ def _pairs(scale: Scale, folder: Path) -> Mapping[str, Any]:
     words = ["data=champ-preferences", f"model={MODEL}", f"data.max_length={scale.max_length}"]
     words += [f"data.options.lengths={scale.lengths}", f"data.validation={scale.held_out}"]
     made = subprocess.run(
-        [sys.executable, "-m", "llmfw", "data", "convert", *words, "--split", "--out", str(folder)],
+        [sys.executable, "-m", "llmfw", "data", "convert", *words, "--split", "--force", "--out", str(folder)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if made.returncode != 0:

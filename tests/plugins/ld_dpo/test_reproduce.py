@@ -112,6 +112,16 @@ def test_a_training_over_real_pairs_gives_one_length_a_prompt(tmp_path: Path) ->
     assert all(1 <= tokens <= real_pairs.SCALES["smoke"].longest for tokens in values["answer_tokens"])
 
 
+@pytest.mark.slow
+def test_real_pairs_can_be_prepared_again_after_a_kill(tmp_path: Path) -> None:
+    prepare = arms(reproduce.CLAIMS[0], 1, "small")["real-dpo"].prepare
+    first = prepare(tmp_path)
+    before = {name: Path(file).read_bytes() for name, file in first.items()}
+    (tmp_path / "train.jsonl").write_text("half")
+    assert prepare(tmp_path) == first
+    assert {name: Path(file).read_bytes() for name, file in first.items()} == before
+
+
 def fit(arm: Any, folder: Path, *words: str) -> Any:
     shared = folder.parent / "shared"
     shared.mkdir(exist_ok=True)

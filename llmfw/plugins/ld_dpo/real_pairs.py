@@ -95,8 +95,9 @@ def _pairs(scale: Scale, folder: Path) -> Mapping[str, Any]:
         return {"data": str(files["pairs"]), "data.validation": str(files["held_out"])}
     words = ["data=champ-preferences", f"model={MODEL}", f"data.max_length={scale.max_length}"]
     words += [f"data.options.lengths={scale.lengths}", f"data.validation={scale.held_out}"]
+    words += ["--split", "--force", "--out", str(folder)]
     made = subprocess.run(
-        [sys.executable, "-m", "llmfw", "data", "convert", *words, "--split", "--force", "--out", str(folder)],
+        [sys.executable, "-m", "llmfw", "data", "convert", *words],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if made.returncode != 0:

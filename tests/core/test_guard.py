@@ -272,6 +272,23 @@ def test_it_costs_less_than_a_millisecond():
     assert seconds(answering) < 1e-4
 
 
+def test_a_machine_without_threads_left_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch):
+    """Threads are limited in containers; the next hook, once there are some again, is watched as ever."""
+    before = originals()
+    with monkeypatch.context() as patch:
+        patch.setattr(watchdog, "_thread", None)
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"), watch(TOY, "llmfw_loss"):
+            pass
+        assert originals() == before and not watchdog._watched and watchdog._thread is None
+    with watch(TOY, "llmfw_loss"):
+        assert watchdog._thread is not None and watchdog._thread.is_alive()
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_a_limit_of_nothing_looks_at_no_clock(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LLMFW_PLUGIN_SECONDS", "0")
     with watch(TOY, "llmfw_loss"):

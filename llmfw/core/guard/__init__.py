@@ -135,8 +135,12 @@ class watch(answering):  # noqa: N801  # used like a function
         self.before = Belongings()
         self.hanging = watchdog.Hanging(self.owner, self.what, seconds, self.times) if seconds else None
         exits.enter(self)
-        if self.hanging is not None:
-            watchdog.look_at(self.hanging)
+        try:
+            if self.hanging is not None:
+                watchdog.look_at(self.hanging)
+        except BaseException:  # a block that isn't entered isn't left either
+            exits.leave(self)
+            raise
         return self
 
     def __exit__(

@@ -82,10 +82,11 @@ def look_at(hanging: Hanging) -> None:
         if _process != os.getpid():  # threads don't survive a fork, and the parent's hooks aren't ours
             _process, _thread = os.getpid(), None
             _watched.clear()
-        _watched[id(hanging)] = hanging
         if _thread is None:
-            _thread = threading.Thread(target=_look, name="llmfw-plugin-watchdog", daemon=True)
-            _thread.start()
+            thread = threading.Thread(target=_look, name="llmfw-plugin-watchdog", daemon=True)
+            thread.start()  # it waits for the lock
+            _thread = thread
+        _watched[id(hanging)] = hanging
 
 
 def look_away(hanging: Hanging) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from llmfw.core.assemble import versions
 from llmfw.core.claims import Size
 from llmfw.core.config import load_config
-from llmfw.core.errors import PluginError
+from llmfw.core.errors import PluginError, UsageError
 from llmfw.core.evidence.arms import Bench, failed_without_start, settings_of
 from llmfw.core.evidence.document import entry_of, read_evidence
 from llmfw.core.evidence.git import tree_of
@@ -136,7 +136,16 @@ def read_finished(schedule: Schedule, folder: Path) -> Reproduced:
 
 
 def _check_words(schedule: Schedule) -> None:
-    """Refuse settings of the command line that an arm can't take, before any runs."""
+    """Refuse settings of the command line that an arm can't take, before any runs.
+
+    Raises:
+        UsageError: one that is unknown, or the seed, which is each run's own.
+    """
+    if any(word.partition("=")[0].strip() == "seed" for word in schedule.words):
+        raise UsageError(
+            "USAGE", "seed=... would be the seed of no run: each has its own", mend="use --seeds 1,2,3",
+            key="seed",
+        )  # fmt: skip
     seen: set[tuple[str, ...]] = set()
     for task in schedule.tasks if schedule.words else ():
         if task.arm.run is None and task.arm.plugins not in seen:

@@ -287,6 +287,8 @@ def test_settings_of_the_command_line_hold_for_every_training_and_a_wrong_one_is
     assert found.evidence["claims"][0]["settings"] == ["trainer.max_steps=1", "ld_dpo.alpha=0.5"]
     with pytest.raises(UsageError, match=r"trainer.max_stepz"):
         run_claims(schedule(site, words=["trainer.max_stepz=1"]))
+    with pytest.raises(UsageError, match="--seeds"):  # it was overruled in silence
+        run_claims(schedule(site, words=["seed=5"]))
     assert len(list((here / "runs").iterdir())) == 1
 
 

@@ -13,6 +13,7 @@ from llmfw.core.generation import Sampling, generate
 from llmfw.core.generation.caches import FULL_CACHE, base_model
 from llmfw.core.models.policy import decoder_layers, decoder_of
 from llmfw.core.open import open_policy
+from llmfw.testing.laws import NotApplicable
 from llmfw.testing.subject import SMALL
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ def fingerprint(module: torch.nn.Module) -> dict[str, Any]:
 def breaking_off(module: torch.nn.Module, *, call: int) -> Iterator[None]:
     """Inside, the model's last layer fails at its ``call``-th forward pass (0: never), and whatever becomes
     of that error ends the block.
+
+    Raises:
+        NotApplicable: the block ended before there was a ``call``-th pass.
     """
     count = 0
 
@@ -130,3 +134,5 @@ def breaking_off(module: torch.nn.Module, *, call: int) -> Iterator[None]:
             raise
     finally:
         handle.remove()
+    if count < call:
+        raise NotApplicable(f"the model was asked {count} times: there's no middle in which to break off")

@@ -170,6 +170,26 @@ def test_a_decoder_that_draws_from_a_global_generator_is_found(tmp_path: Path):
     )
 
 
+def test_a_decoder_that_falls_over_when_it_is_to_draw_is_found(tmp_path: Path):
+    """It doesn't refuse: an error of its own kind is a refusal, and the law has nothing to look at."""
+    for place, error, status, words in (
+        ("falls", "1 / 0", "failed", "ZeroDivisionError"),
+        (
+            "refuses",
+            "raise LlmfwError('GREEDY', 'only greedy', mend='ask so')",
+            "skipped",
+            "it draws nothing",
+        ),
+    ):
+        drawn = (
+            f"    if sampling.temperature:\n        from llmfw import LlmfwError\n        {error}\n"
+            "    return new\n"
+        )
+        name = mutant(tmp_path / place, "decoder", decoder=("    return new\n", drawn))
+        (told,) = outcomes(tmp_path / place, name, only=["decoder-deterministic"]).values()
+        assert told.status == status and words in told.message, told
+
+
 def test_a_decoder_whose_draws_depend_on_more_than_the_seed_is_found(tmp_path: Path):
     drawn = (
         "    before = torch.get_rng_state()\n"

@@ -78,6 +78,22 @@ def test_a_gradient_that_is_no_derivative(tmp_path: Path):
     )  # fmt: skip
 
 
+def test_cases_may_have_no_argument_to_differentiate_by_and_answers_of_minus_infinity(tmp_path: Path):
+    """``mask`` is of whole numbers, and hides by -inf, as masks of attention do."""
+    mask = "def mask(n):\n    return torch.full((n, n), float('-inf')).triu(1)\n\n\n"
+    cases = "def conformance_cases():\n    yield 'mask', {'n': 3}\n\n\n"
+    name = mutant(
+        tmp_path,
+        "loss",
+        functional=("def weights(", f"import torch\n\n\n{mask}def weights("),
+        reference=("def loss(", f"{cases}{mask}def loss("),
+    )
+    found = outcomes(tmp_path, name, only=["reference-agrees", "gradcheck"])
+    assert {law: one.status for law, one in found.items()} == {
+        "reference-agrees": "passed", "gradcheck": "skipped",
+    }, found  # fmt: skip
+
+
 def test_without_a_functional_the_loss_itself_is_differentiated(tmp_path: Path):
     source = '''
 """A loss in one file."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmfw.testing.laws.documents import command_lines
 from tests.testing.base_toys import Change, assert_only, mutant, outcomes
 
 HOOK = "    @hookimpl\n    def llmfw_services"
@@ -159,3 +160,16 @@ def test_what_libraries_do_when_they_are_imported_isnt_the_plugins(tmp_path: Pat
     name = mutant(tmp_path, "service", rater=("class Length:", "import lightning.pytorch\n\n\nclass Length:"))
     (outcome,) = outcomes(tmp_path, name, only=["quiet-birth"]).values()
     assert outcome.status == "passed", outcome.message
+
+
+def test_a_sentence_that_begins_with_llmfw_is_no_command_line():
+    """Only code is: fenced, indented by four or behind a prompt; a comment and a broken line are read too."""
+    page = (
+        "llmfw doesn't mind.\n\n    llmfw fit --plugin one  # a comment\n$ llmfw plan a=1\n"
+        "```\nllmfw config \\\n  --keys\n```\nllmfw isn't code here.\n"
+    )
+    assert command_lines(page) == [
+        ["llmfw", "fit", "--plugin", "one"],
+        ["llmfw", "plan", "a=1"],
+        ["llmfw", "config", "--keys"],
+    ]

@@ -81,9 +81,14 @@ def _check_table(subject: Subject, body: str) -> None:
 
 def command_lines(text: str) -> list[list[str]]:
     """The words of every llmfw command line in the code of a page; a line may go on behind a backslash."""
-    joined = re.sub(r" *\\\n\s*", " ", text)
-    lines = re.findall(r"^(?: {4}|\$ )?(llmfw .*?)(?:\s{2,}#.*)?$", joined, re.MULTILINE)
-    return [shlex.split(line.partition("  #")[0]) for line in lines]
+    found: list[str] = []
+    fenced = False
+    for line in re.sub(r" *\\\n\s*", " ", text).splitlines():
+        fenced ^= line.startswith("```")
+        # outside a fence a sentence may begin with the word
+        if told := re.fullmatch(r"( {4}|\$ )?(llmfw .*?)(?:\s{2,}#.*)?", line):
+            found += [told[2]] if fenced or told[1] else []
+    return [shlex.split(line) for line in found]
 
 
 def _check_command(subject: Subject, words: Sequence[str]) -> None:

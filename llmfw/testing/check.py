@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -137,6 +137,16 @@ def known_laws(ids: Sequence[str]) -> None:
             raise UsageError("LAW", f"there is no law {id!r}", mend=hint)
 
 
+def something_to_hold(found: Collection[object], only: Sequence[str]) -> None:
+    """Raise UsageError where laws were asked for and none of them was found: nothing would be checked."""
+    if only and not found:
+        raise UsageError(
+            "LAW",
+            f"{', '.join(only)}: no law of these plugins' kinds, so nothing was checked",
+            mend="`llmfw plugins check --list NAME` tells the laws of a plugin",
+        )
+
+
 def known_exemptions(subject: Subject) -> None:
     """Raise UsageError for an exemption on the card from a law that doesn't exist, or that isn't of the
     plugin's kinds.
@@ -167,6 +177,9 @@ def parametrize_with_checks(
 
     A skipped law is a skipped test; a law from which the card exempts the plugin is an expected failure, and
     fails where it holds.
+
+    Raises:
+        UsageError: ``only`` names laws that don't exist, or none of the plugins' kinds.
     """
     import pytest
 
@@ -177,6 +190,7 @@ def parametrize_with_checks(
         known_exemptions(subject)
         chosen = [law for law in laws_for(subject) if not only or law.id in only]
         cases += [pytest.param(_test_of(name, law), id=f"{name}-{law.id}") for law in chosen]
+    something_to_hold(cases, only)
     decorate: Callable[[Callable[..., None]], Callable[..., None]] = pytest.mark.parametrize("check", cases)
     return decorate
 

@@ -46,6 +46,7 @@ def check_command(
     Exit code 4 where one fails, or where an exemption no longer holds.
     """
     from llmfw.core.errors import PluginError, UsageError
+    from llmfw.testing.check import something_to_hold
 
     if listing:
         return _list(names, as_json)
@@ -55,6 +56,7 @@ def check_command(
         )
     chosen = _installed() if every else list(dict.fromkeys(names))
     found = [outcome for name in chosen for outcome in _check(name, only, as_json, verbose)]
+    something_to_hold(found, only)
     if as_json:
         from dataclasses import asdict
 

@@ -147,6 +147,17 @@ def test_the_command_line_checks_several_plugins_and_all_of_them(
         assert all(f"\n{name} (" in f"\n{out}" for name in [*names, "dpo"])
 
 
+def test_asking_for_laws_of_other_kinds_alone_is_an_error_not_a_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    name = mutant(tmp_path, "service")
+    with installed(tmp_path):
+        assert run(["plugins", "check", name, "--law", "swap"]) == 2
+        assert "error[LAW] swap: no law of these plugins' kinds" in capsys.readouterr().err
+        with pytest.raises(UsageError, match="nothing was checked"):
+            check.parametrize_with_checks([name], only=["swap"])
+
+
 def test_the_command_line_wants_to_know_which_plugins(capsys: pytest.CaptureFixture[str]):
     assert run(["plugins", "check"]) == 2
     assert "name some, or give --all" in capsys.readouterr().err

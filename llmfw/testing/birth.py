@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -98,6 +99,7 @@ def serve() -> None:
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
+            signal.alarm(SECONDS + 5)  # one that hangs must not outlive a server that was given up
             told = json.loads(line)
             found = _measure(told["value"], told["sources"], told["path"])
             os.write(write, json.dumps(found).encode())

@@ -44,6 +44,8 @@ SMALL: Mapping[str, str] = {
 }
 """Settings of the kit's runs; the card's ``[conformance.settings]`` stand above them."""
 FORMS = ("completion", "preference", "text")
+ANY_DATA = ("data.max_length", "data.too_long", "data.packing", "data.group_by_length")
+"""Settings of the data path that mean the same whatever the data."""
 
 
 def tiny_rows(form: str, count: int = 12) -> list[dict[str, str]]:
@@ -116,8 +118,11 @@ class Subject:
     def settings(self) -> dict[str, str]:
         """Settings of the kit's runs of this plugin: small ones, data that it takes, the card's own."""
         own = {key: _word(value) for key, value in self.card.conformance.items()}
+        if "model.name" in own:  # the same key, written out
+            own["model"] = own.pop("model.name")
         told = {**SMALL, **own}
-        if any(key == "data" or key.startswith("data.") for key in own) or "datamodule" in self.kinds:
+        data = [key for key in own if key == "data" or key.startswith("data.")]
+        if not set(data) <= set(ANY_DATA) or "datamodule" in self.kinds:
             return told
         for form in FORMS:
             settings = {**told, "data": str(self.data(form))}
@@ -294,8 +299,14 @@ def plugin_module(name: str, module: str) -> ModuleType:
     """A module of an installed plugin's package, e.g. ``plugin_module("mine", "functional")``.
 
     It's found through the entry point: a test stays right when the plugin moves to another distribution.
+
+    Raises:
+        ModuleNotFoundError: it has no such module.
     """
-    return importlib.import_module(f"{_package(discovery.card(name))}.{module}")
+    package = _package(discovery.card(name))
+    if not package:
+        raise ModuleNotFoundError(f"plugin {name!r} is one file, and has no module {module!r} beside it")
+    return importlib.import_module(f"{package}.{module}")
 
 
 def _package(card: Card) -> str:

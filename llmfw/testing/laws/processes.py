@@ -23,11 +23,9 @@ def two_ranks(subject: Subject) -> None:
         raise NotApplicable("a bare LightningDataModule deals out its batches itself")
     # tiny steps: otherwise a rounding of the first step's gradient shows in the second step's loss
     slow = {"optimizer.lr": "1e-7", "trainer.max_steps": "2"}
-    told = subject.settings | slow
-    twice = str(2 * int(told["trainer.accumulate"]))
-    words = [f"{key}={value}" for key, value in told.items()]
+    twice = str(2 * int(subject.settings["trainer.accumulate"]))
     folder = subject.folder / "two"
-    first, second = in_two_processes(words, [subject.name], folder)
+    first, second = in_two_processes(subject.words(slow), [subject.name], folder)
     if first.plan != second.plan:
         raise broken(
             "two processes make two plans", mend="let hooks look at nothing but their arguments and config"

@@ -25,6 +25,7 @@ from llmfw.testing.observed import (
     trainings,
     weights_difference,
 )
+from llmfw.testing.subject import ANY_DATA
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +38,6 @@ TRAINED = ("loss", "sampler", "datamodule", "transform", "surgery")
 """Kinds that change a training."""
 ANSWERING = ("surgery", "kv_cache", "decoder")
 """Kinds that change how a model answers."""
-ANY_DATA = ("data.max_length", "data.too_long", "data.packing", "data.group_by_length")
-"""Settings of the data path that mean the same whatever the data."""
 PROMPTS = ("Hello there", "2 + 2 is", "The river runs to the sea. " * 12)
 
 

@@ -24,12 +24,17 @@ def built_ins() -> dict[str, str]:
 
 
 def drawn() -> list[str]:
-    """The plugins to evict: of commit after commit a different one, as its hash falls."""
+    """The plugins to evict: those that were asked for, else the one that the commit draws."""
     names, wanted = list(built_ins()), os.environ.get(CHOICE, "")
     if wanted:
         return names if wanted == "all" else wanted.split(",")
     told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return [names[int(told.stdout.strip() or "0", 16) % len(names)]]
+    return [by_commit(told.stdout.strip() or "0", names)]
+
+
+def by_commit(commit: str, names: list[str]) -> str:
+    """One of the names, as a commit's hash (hexadecimal) falls."""
+    return names[int(commit, 16) % len(names)]
 
 
 def kind_of(name: str) -> str:

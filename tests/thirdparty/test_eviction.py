@@ -14,7 +14,7 @@ import pytest
 
 from llmfw.core.discovery import cards
 from tests.thirdparty.environment import Environment, build_wheel, copy_core
-from tests.thirdparty.evict import CHOICE, built_ins, drawn, evict
+from tests.thirdparty.evict import CHOICE, built_ins, by_commit, drawn, evict
 
 ROWS = [{"prompt": f"{n}+1=", "completion": str(n + 1)} for n in range(8)]
 SMALL = ("model=tiny-llama", "trainer.max_steps=1", "tracking.mlflow=false", "generation.max_new_tokens=4")
@@ -96,6 +96,8 @@ def test_as_a_strangers_package_it_passes_its_own_tests_unchanged(evicted: Evict
 def test_every_plugin_is_drawn_by_some_commit_and_a_name_can_be_asked_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(CHOICE, raising=False)
     assert set(drawn()) < set(built_ins()) and len(drawn()) == 1
+    names = list(built_ins())
+    assert [by_commit(f"{number:040x}", names) for number in range(len(names))] == names
     monkeypatch.setenv(CHOICE, "all")
     assert drawn() == sorted(built_ins())
     monkeypatch.setenv(CHOICE, "one,other")

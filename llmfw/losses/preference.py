@@ -239,8 +239,9 @@ def pair_losses(
     position: Tensor,
     length: Tensor,
 ) -> Tensor:
-    """[P] losses from [N] log-probs of policy and reference (None where the objective uses none)."""
-    found = scores(objective, logps, reference, segment=segment, position=position, length=length)
+    """[P] losses from [N] log-probs of policy and reference (left unread where the objective uses none)."""
+    given = reference if objective.reference else None
+    found = scores(objective, logps, given, segment=segment, position=position, length=length)
     return objective.link(margins(found), margins(length).to(found.dtype))
 
 

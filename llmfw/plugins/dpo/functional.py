@@ -40,11 +40,10 @@ def loss(
     gamma: float = 1.0,
 ) -> Tensor:
     """[P] losses from [N] log-probs in nats. For sampo ``position`` is a token's place in a random order."""
-    chosen = objective(name, beta=beta, bonus=bonus, gamma=gamma)
     return preference.pair_losses(
-        chosen,
+        objective(name, beta=beta, bonus=bonus, gamma=gamma),
         logps,
-        reference if chosen.reference else None,
+        reference,
         segment=segment,
         position=position,
         length=length,

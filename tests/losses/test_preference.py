@@ -179,7 +179,7 @@ def test_simpo_asks_for_no_reference() -> None:
 
 
 def test_an_objective_without_a_reference_leaves_a_given_one_unread() -> None:
-    """Means -1 and -2, beta 2, gamma 1: -log sigmoid(2 * 1 - 1) = log(1 + e^-1), whatever the reference says."""
+    """Means -1 and -2, beta 2, gamma 1: -log sigmoid(2 * 1 - 1) = log(1 + e^-1), whatever the reference."""
     where = {"segment": torch.tensor([0, 1]), "position": torch.ones(2), "length": torch.ones(2).long()}
     logps, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-0.5, -3.0])
     found = p.pair_losses(p.simpo(beta=2.0, gamma=1.0), logps, reference, **where)

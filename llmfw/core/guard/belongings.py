@@ -209,7 +209,8 @@ class Belongings:
         """What isn't as it was and the plugin took; afterwards all is as it was.
 
         Where modules of others were imported meanwhile, they may have drawn or set something themselves: the
-        plugin is charged only with what a line of its own may have done (any, where its files aren't known).
+        plugin is charged only with what a line of its own may have done. Where its files aren't known, with
+        everything but random numbers, from which libraries draw names.
         """
         taken = []
         others = self._others_came(owner)
@@ -219,7 +220,8 @@ class Belongings:
             now = thing.read(library)
             if _same(before, now) or (thing.name == _FILTERS and others):
                 continue
-            if not others or not owner.roots or first_call(owner, thing)[0] is not None:
+            own = first_call(owner, thing)[0] is not None if owner.roots else thing.words is not _RANDOM
+            if not others or own:
                 taken.append(thing)
             with suppress(OSError):
                 thing.put(library, before)

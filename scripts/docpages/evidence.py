@@ -191,7 +191,7 @@ def draw(entry: Mapping[str, Any], axis: Any) -> None:
     axis.tick_params(colors=INK, length=2)
     unit = f" ({entry['unit']})" if entry["unit"] else ""
     title = f"{entry['id']}  {entry['metric']}{unit}, {entry['size']}: {entry['verdict']}"
-    axis.set_title(title, loc="left", fontsize=9, color=colour)
+    axis.set_title(title, loc="left", x=-0.5, fontsize=9, color=colour)  # over the names, too: it's long
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
     axis.spines["bottom"].set_color(RULE)

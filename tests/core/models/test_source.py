@@ -38,7 +38,7 @@ def test_keys_that_the_user_changed_in_a_preset_stay_changed() -> None:
     ("name", "hint"),
     [
         ("smollm-135m", "did you mean smollm2-135m?"),
-        ("Tiny-Lama", "did you mean tiny-llama?"),
+        ("Tiny-Lama", "did you mean tiny-llama"),
         ("gpt2", "a hub id of the form owner/name"),
         ("./nowhere", "check the path"),
         ("a/b/c", "check the path"),

@@ -22,6 +22,7 @@ import pytest
 
 from llmfw.core.checkpoint import checkpoints, verify
 from llmfw.core.tracking import read_journal
+from llmfw.core.tracking.reader import UNREPEATABLE
 from tests.resume.warm import MUTANTS
 
 pytestmark = pytest.mark.kill
@@ -153,7 +154,7 @@ def facts(folder: Path) -> dict[str, Any]:
     repeatable = {
         name: [(step, value.hex()) for step, value in points]
         for name, points in journal.series.items()
-        if not name.startswith(("time/", "sys/"))
+        if not name.startswith(UNREPEATABLE)
     }
     return {
         "step": manifest.step,

@@ -1,4 +1,4 @@
-"""95% intervals of means and shares, from sums alone."""
+"""95% intervals of means and shares."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ def mean_interval(n: int, total: float, squares: float) -> Estimate:
 
     Below two values the bounds are NaN, and so is the mean of none.
     """
-    if n < 2:
-        return Estimate(value=total / n if n else math.nan, low=math.nan, high=math.nan, n=n)
-    mean = total / n
-    variance = max(0.0, (squares - n * mean * mean) / (n - 1))
-    reach = t_quantile(n - 1) * math.sqrt(variance / n)
+    mean = total / n if n else math.nan
+    variance = max(0.0, (squares - n * mean * mean) / (n - 1)) if n > 1 else math.nan
+    return t_interval(n, mean, math.sqrt(variance))
+
+
+def t_interval(n: int, mean: float, deviation: float) -> Estimate:
+    """Student's t interval of the mean of n values with this standard deviation (of a sample: over n - 1).
+
+    Below two values the bounds are NaN.
+    """
+    reach = t_quantile(n - 1) * deviation / math.sqrt(n) if n > 1 else math.nan
     return Estimate(value=mean, low=mean - reach, high=mean + reach, n=n)
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from llmfw.callbacks import mean_interval
 from llmfw.core import discovery
 from llmfw.core.assemble import Settled, assemble, settle
 from llmfw.core.costs import Part, mean_parts
 from llmfw.core.errors import LlmfwError, PluginError, UsageError
 from llmfw.core.evidence.order import consumed
+from llmfw.core.evidence.verdict import spread
 from llmfw.core.fit import FitResult
 from llmfw.core.records import Estimate
 from llmfw.core.say import say
@@ -385,12 +385,11 @@ def _difference(
     pairs = [(a[name], b[name]) for a, b in zip(ours, theirs, strict=True) if name in a and name in b]
     if not pairs:
         return Difference(name=name, with_it=_mean(ours, name), without=_mean(theirs, name), difference=None)
-    apart = [a - b for a, b in pairs]
     return Difference(
         name=name,
         with_it=sum(a for a, _ in pairs) / len(pairs),
         without=sum(b for _, b in pairs) / len(pairs),
-        difference=mean_interval(len(apart), sum(apart), sum(value * value for value in apart)),
+        difference=spread([a - b for a, b in pairs]),
     )
 
 

@@ -162,6 +162,13 @@ def test_a_difference_is_worked_out_by_hand():
     assert lone == Difference(name="y", with_it=1.0, without=None, difference=None)
 
 
+def test_small_differences_of_large_figures_keep_their_interval():
+    """Differences 1e9, 1e9 + 1, 1e9 + 2: deviation 1, though their squares agree in every digit kept."""
+    found = _difference("x", [{"x": 1e9 + extra} for extra in (0.0, 1.0, 2.0)], [{"x": 0.0}] * 3).difference
+    assert found is not None and found.value == 1e9 + 1
+    assert found.high - found.value == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
+
+
 def test_other_data_are_told():
     """The transform turns the order round and keeps 4 rows."""
     found = run("data=rows.jsonl", plugins=["order"])

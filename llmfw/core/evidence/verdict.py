@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from llmfw.callbacks.intervals import t_quantile
+from llmfw.callbacks.intervals import t_interval
 from llmfw.core.claims import Kind
 from llmfw.core.records import Estimate
 
@@ -65,11 +65,8 @@ def spread(values: Sequence[Value]) -> Estimate:
     n = len(numbers)
     if not n or not all(map(math.isfinite, numbers)):
         return Estimate(value=math.nan, low=math.nan, high=math.nan, n=n)
-    mean = statistics.mean(map(float, numbers))
-    if n < 2:
-        return Estimate(value=mean, low=math.nan, high=math.nan, n=n)
-    reach = t_quantile(n - 1) * statistics.stdev(map(float, numbers)) / math.sqrt(n)
-    return Estimate(value=mean, low=mean - reach, high=mean + reach, n=n)
+    exact = [float(number) for number in numbers]
+    return t_interval(n, statistics.mean(exact), statistics.stdev(exact) if n > 1 else math.nan)
 
 
 def _over_items(values: Sequence[Value]) -> Estimate:

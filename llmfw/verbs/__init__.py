@@ -8,6 +8,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "Train": {
         "fit": "Train a model: one run, from settings to a checkpoint (alias: train).",
         "plan": "Print what a run would do, before any weight is read.",
+        "profile": "Train a few steps and show where their time goes: a table and a trace.",
         "validate": "Held-out loss of a model, without training.",
         "evaluate": "Held-out loss and every evaluation of the plugins that are on.",
         "sweep": "Run a grid or a search over settings, as one MLflow run with children.",

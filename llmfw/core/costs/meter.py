@@ -223,8 +223,9 @@ def _apart(reference: Any, policy: Any) -> int:
 
 def _held(policy: Any) -> Iterator[Tensor]:
     for module in (policy.module, *policy.companions.values()):
-        yield from module.parameters()
-        yield from module.buffers()
+        if module is not None:  # a reference whose log-probs are on disk holds no model
+            yield from module.parameters()
+            yield from module.buffers()
 
 
 def _state_bytes(metric: Any) -> int:

@@ -74,7 +74,8 @@ def reference_of(built: BuiltModel, how: How | str = "auto") -> FrozenPolicy:
     """The model as it is before training; to be made before the first step.
 
     ``adapter_off`` costs no memory, ``copy`` that of a second model; ``auto`` takes the first where it is
-    right; ``cache`` gives the same as ``auto``, to fill a ``ReferenceCache`` with.
+    right. ``cache`` costs none either: it's the model itself, to fill a ``ReferenceCache`` with before the
+    first step, and no reference any more after that.
 
     Raises:
         UsageError: ``adapter_off`` without an adapter, or where surgeries train parameters inside the
@@ -95,6 +96,8 @@ def reference_of(built: BuiltModel, how: How | str = "auto") -> FrozenPolicy:
         return FrozenPolicy(
             built.module, built.companions, built.tokenizer, built.batch_keys, adapter_off=True
         )
+    if how == "cache":
+        return frozen_policy(built)
     # companions are copied in one go with the model: they may hold parts of it
     module, companions = deepcopy((built.module, dict(built.companions)))
     for part in (module, *companions.values()):

@@ -28,13 +28,10 @@ from llmfw.core.data import StepLoader, StreamLoader, collate_with, source_of, v
 from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.generation import prompt_of
 from llmfw.core.models import (
-    ReferenceCache,
     build_model,
     load_weights,
     parameter_groups,
     rank_local_names,
-    reference_key,
-    reference_of,
     save_weights,
     weights_manifest,
     whole_weights,
@@ -48,19 +45,13 @@ from llmfw.core.tracking import Journal, JournalLogger
 from llmfw.core.training.job import Training
 from llmfw.core.training.launch import environment
 from llmfw.core.training.measuring import callbacks_of, meter_of, timed_metrics
+from llmfw.core.training.references import References, reference_policy
 from llmfw.core.training.strategies import strategy_of
 from llmfw.core.training.validation import validate
 
 if TYPE_CHECKING:
     from llmfw.core.batch import Batch
-    from llmfw.core.data import Example, Prepared
-
-
-class References:
-    """Where batches get the reference's log-probs from, once a cache holds them."""
-
-    collate: Callable[[Sequence[Example]], Batch] | None = None
-    """Builds batches with ``reference_logps``; None: the loss asks the reference model itself."""
+    from llmfw.core.data import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +64,7 @@ class Job:
     source: Any
     at_start: Callable[[TrainModule], None]
     watch: SignalWatch
-    references: References = field(default_factory=lambda: References())
+    references: References = field(default_factory=References)
     at_validation: Callable[[TrainModule], Mapping[str, float]] = lambda module: {}
     """What else is measured at each validation, by name; every process makes this call."""
 
@@ -99,7 +90,7 @@ def train(job: Job) -> TrainModule:
         module.configure_model()
         job.at_start(module)
         return module
-    trainer = _trainer(job, steps, folder)
+    trainer = job.references.trainer = _trainer(job, steps, folder)
     try:
         with job.assembled.run._spent.once(callbacks_of(job.assembled.plan)):
             path = str(resume) if resume else None
@@ -311,23 +302,11 @@ def _answers(module: TrainModule, prompts: Sequence[Any]) -> list[str]:
 
 
 def _reference(job: Job, built: Any, steps: int) -> Policy:
-    """The reference's façade; with ``trainer.reference=cache`` its log-probs go to disk first."""
-    root = job.assembled.run.config
-    reference = reference_of(built, root.trainer.reference)
-    if root.trainer.reference == "cache" and job.bare is None:
+    def ids() -> set[str]:
         loader = _loader(job, max_steps=steps)
-        needed = {name for step in range(steps) for name in loader.sample_ids(step)}
-        limit = root.trainer.validation_limit
-        examples = [example for example in job.prepared.train if needed & set(example.sample_ids)]
-        examples += job.prepared.validation[:limit]
-        cache = ReferenceCache(reference_key(built, precision=root.trainer.precision))
-        missing = len(cache.missing(examples))
-        if missing:
-            say(f"reference log-probs: computing {missing} of {len(examples)} samples, once ({cache.folder})")
-        plain = collate_with(job.assembled.tokenizer.pad_token_id)
-        cache.fill(examples, plain, reference.logps, batch_size=root.trainer.micro_batch)
-        job.references.collate = cache.attach(plain)
-    return reference
+        return {name for step in range(steps) for name in loader.sample_ids(step)}
+
+    return reference_policy(job, built, collate_with(job.assembled.tokenizer.pad_token_id), ids)
 
 
 def _trainer(job: Job, steps: int, folder: Path) -> Trainer:

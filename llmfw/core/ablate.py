@@ -18,8 +18,7 @@ from llmfw.core.evidence.verdict import spread
 from llmfw.core.fit import FitResult
 from llmfw.core.records import Estimate
 from llmfw.core.say import say
-from llmfw.core.series import Child, figures_of, open_series, run_child
-from llmfw.core.sweep.search import reference_words
+from llmfw.core.series import Child, figures_of, open_series, reference_words, run_child
 from llmfw.core.tracking.comparison import direction
 from llmfw.core.tracking.files import write_json
 from llmfw.core.training.launch import check_nested

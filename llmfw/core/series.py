@@ -26,6 +26,8 @@ from llmfw.core.tracking import find_resumable, open_run, read_journal, read_rec
 from llmfw.core.tracking.files import read_json, write_json
 
 FILE = "series.json"
+REFERENCE = "trainer.reference"
+"""The key that says how a loss comes by its reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,21 @@ def run_child(
         )  # fmt: skip
     note(parent, child)
     return child
+
+
+def reference_words(base: Settled) -> tuple[list[str], list[str]]:
+    """(settings, notes) with which several runs share one computation of their reference's log-probs; none
+    where no loss wants a reference, somebody chose how to come by it, or that is how it's done anyway.
+    """
+    if base.resolved.root.trainer.reference == "cache":
+        return [], []
+    if base.resolved.origin[REFERENCE].layer in ("command line", "file"):
+        return [], []
+    loss = assemble(base, "fit").plan.one("llmfw_loss")
+    if not getattr(loss, "needs_reference", False):
+        return [], []
+    note = f"{REFERENCE}=cache: one computation of the reference's log-probs serves every run"
+    return [f"{REFERENCE}=cache"], [note]
 
 
 def figures_of(result: FitResult) -> dict[str, float]:

@@ -18,30 +18,11 @@ from llmfw.core.tracking import pick_runs, read_journal, read_record
 from llmfw.core.tracking.comparison import compare
 from llmfw.core.tracking.pick import natural_baseline
 from tests.toys import installed, write_toy
+from tests.toys.preference import PREFERENCE
 from tests.toys.sources import CALLBACKS, LOSS, SERVICE, SURGERY, TRANSFORMS
 
 TINY = ("model=tiny-llama", "trainer.progress=false", "tracking.mlflow=false", "adapter.kind=none",
         "trainer.max_steps=2", "trainer.micro_batch=2", "optimizer.lr=0.01")  # fmt: skip
-
-PREFERENCE = """
-    from dataclasses import dataclass
-    import llmfw
-    from llmfw import Plugin, hookimpl
-
-    class Toy(Plugin):
-        @dataclass
-        class Config:
-            scale: float = 1.0
-            twist: float = 0.5
-
-        @hookimpl
-        def llmfw_loss(self, run, tokenizer, model_config):
-            def call(policy, batch, reference):
-                logps = policy.logps(batch)
-                total = self.config.scale * (logps.sum() - reference.logps(batch).sum())
-                return llmfw.LossOutput(total=-total, metrics={}, details={})
-            return llmfw.Loss(name="pref", call=call, batch_kind="preference", unit="pairs", needs_reference=True)
-"""  # noqa: E501
 
 
 @pytest.fixture(autouse=True)

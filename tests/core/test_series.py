@@ -18,10 +18,11 @@ from llmfw.core.assemble import settle
 from llmfw.core.errors import CheckpointError, Interrupted
 from llmfw.core.fit import result_of
 from llmfw.core.schema import TrackingConfig
-from llmfw.core.series import children_of, figures_of, open_series, run_child
+from llmfw.core.series import children_of, figures_of, open_series, reference_words, run_child
 from llmfw.core.tracking import read_record
 from tests.toys import installed, write_toy
-from tests.toys.sources import SAMPLER, SERVICE
+from tests.toys.preference import PREFERENCE
+from tests.toys.sources import LOSS, SAMPLER, SERVICE
 
 SMALL = ("model=tiny-llama", "trainer.max_steps=2", "trainer.progress=false", "tracking.mlflow=false",
          "data=rows.jsonl")  # fmt: skip
@@ -153,3 +154,25 @@ def test_estimates_are_put_together_again(tmp_path):
         result = llmfw.fit(*SMALL, plugins=["estimates"])
     assert result_of(result.dir).after == result.after
     assert set(result.after) == {"toy/share", "toy/plain"}
+
+
+def test_runs_share_their_references_log_probs_unless_somebody_chose(tmp_path):
+    """A loss that wants none gets none; a file's word and the command line's hold."""
+    rows = [{"id": f"p{i}", "prompt": "say", "chosen": "yes", "rejected": f"no {i}"} for i in range(4)]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("own.yaml").write_text("trainer: {reference: copy}\n")
+    write_toy(tmp_path / "site", "pref", PREFERENCE)
+    write_toy(tmp_path / "site", "told", PREFERENCE, overlay="trainer: {reference: cache}\n")
+    write_toy(tmp_path / "site", "heavy", LOSS)
+
+    def words(plugin: str, *more: str, **layers: Any) -> tuple[list[str], list[str]]:
+        data = "rows.jsonl" if plugin == "heavy" else "pairs.jsonl"
+        chosen = [*SMALL[:-1], f"data={data}", *more]
+        return reference_words(settle(plugins=(plugin,), overrides=chosen, **layers))
+
+    with installed(tmp_path / "site"):
+        added, (note,) = words("pref")
+        assert added == ["trainer.reference=cache"] and note.startswith("trainer.reference=cache: one")
+        assert words("pref", "trainer.reference=copy") == ([], [])
+        assert words("pref", files=[Path("own.yaml")]) == ([], [])
+        assert words("told") == words("heavy") == ([], [])

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from llmfw.core.assemble import Settled, assemble, settle
+from llmfw.core.assemble import Settled, settle
 from llmfw.core.errors import UsageError
+from llmfw.core.series import REFERENCE, reference_words
 from llmfw.core.settings.swept import Swept, combinations
 from llmfw.core.tracking.comparison import direction
 
@@ -17,7 +18,6 @@ Sampler = Literal["grid", "random", "tpe"]
 Mode = Literal["min", "max"]
 _OURS = ("run.dir", "run.name", "plugins", "tracking.")
 """Keys that can't be swept: they name runs, decide which keys there are, or say where numbers go."""
-_REFERENCE = "trainer.reference"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,25 +110,10 @@ def settle_trial(search: Search, settings: Mapping[str, str], *more: str) -> Set
 
 def share_reference(search: Search, base: Settled) -> tuple[Search, list[str]]:
     """The search with the reference's log-probs cached, where a loss wants a reference and nobody chose."""
-    if any(one.key == _REFERENCE for one in search.swept):
+    if any(one.key == REFERENCE for one in search.swept):
         return search, []
     words, notes = reference_words(base)
     return replace(search, fixed=[*search.fixed, *words]), notes
-
-
-def reference_words(base: Settled) -> tuple[list[str], list[str]]:
-    """(settings, notes) with which several runs share one computation of their reference's log-probs; none
-    where no loss wants a reference, somebody chose how to come by it, or that is how it's done anyway.
-    """
-    if base.resolved.root.trainer.reference == "cache":
-        return [], []
-    if base.resolved.origin[_REFERENCE].layer in ("command line", "file"):
-        return [], []
-    loss = assemble(base, "fit").plan.one("llmfw_loss")
-    if not getattr(loss, "needs_reference", False):
-        return [], []
-    note = f"{_REFERENCE}=cache: one computation of the reference's log-probs serves every run"
-    return [f"{_REFERENCE}=cache"], [note]
 
 
 def fingerprint_of(search: Search, base: Settled) -> str:

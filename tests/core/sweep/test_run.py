@@ -17,6 +17,8 @@ from llmfw.core.sweep.run import sweep
 from llmfw.core.sweep.trials import Trial, best_of
 from llmfw.core.tracking import list_runs, pick_runs, read_journal, read_record
 from llmfw.core.tracking.comparison import compare
+from tests.toys import installed, write_toy
+from tests.toys.preference import PREFERENCE
 
 SMALL = ("model=tiny-llama", "trainer.max_steps=2", "trainer.progress=false", "tracking.mlflow=false")
 
@@ -78,6 +80,17 @@ def test_the_references_log_probs_are_computed_once_for_a_whole_sweep(capsys):
         *SMALL, "data=pairs.jsonl", "ld_dpo.alpha=0.5", "trainer.reference=cache", plugins=["ld_dpo"]
     )
     assert result.trials[1].value == by_hand.validation["loss"]
+
+
+def test_a_plugin_that_chose_no_reference_gets_the_cache_and_a_line_says_so(tmp_path: Path, capsys):
+    write_toy(tmp_path / "site", "pref", PREFERENCE)
+    with installed(tmp_path / "site"):
+        result = sweep([*SMALL, "data=pairs.jsonl", "pref.scale=0.5,1.0"], plugins=["pref"])
+        told = capsys.readouterr().err
+        assert "note: trainer.reference=cache: one computation" in told
+        assert told.count("reference log-probs: computing") == 1
+        by_hand = llmfw.fit(*SMALL, "data=pairs.jsonl", "trainer.reference=copy", plugins=["pref"])
+    assert result.trials[1].value == pytest.approx(by_hand.validation["loss"], rel=1e-5)
 
 
 def test_a_chosen_reference_stays(capsys):

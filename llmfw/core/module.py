@@ -27,7 +27,7 @@ from llmfw.core.failpoints import failpoint
 from llmfw.core.models.shards import gathered, is_sharded, piece, shard
 from llmfw.core.records import NamedMetric, Policy
 from llmfw.core.training.finite import StepFacts, refuse_nonfinite
-from llmfw.core.training.job import Steps, Training
+from llmfw.core.training.job import StepBatch, Steps, Training
 from llmfw.core.training.optim import build_optimizer, named_groups, schedule, set_lr
 from llmfw.core.training.ranks import (
     Names,
@@ -162,6 +162,12 @@ class TrainModule(LightningModule):
         trainer = self.trainer
         return Steps(self.job.loader(trainer.global_step, trainer.global_rank, trainer.world_size))
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """To a GPU while it works on the step before: the loader pins what it hands out."""
+        if isinstance(batch, StepBatch):
+            return batch.to(device, non_blocking=device.type == "cuda")
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_fit_start(self) -> None:
         """Training mode (transformers loads models in evaluation mode), and the reference on this device."""
         self.train()
@@ -274,9 +280,8 @@ class TrainModule(LightningModule):
                 grads[name].div_(self.trainer.world_size)
         norm = gradient_norm(grads, self.local_names)
         names = self._names.agreed(step.sums.names)
-        facts = [norm, torch.stack(step.tokens).sum(), *step.totals, *step.sums.flat(names)]
-        row = torch.stack([value.to(norm.device, torch.float64) for value in facts])
-        rows = gather_rows(torch.cat([row, row.new_tensor(self.polls.ask())]))
+        facts = [norm, sum(step.tokens), *step.totals, *step.sums.flat(names)]
+        rows = gather_rows([*facts, *self.polls.ask()], norm.device)
         middle, end = 2 + len(step.totals), len(facts)
         step.facts = step.facts.of(
             norm=rows[rank][0], totals=rows[rank][2:middle], all_totals=[row[2:middle] for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,9 @@ def command(steps: int, warmup: int, out: Path, waits: bool, as_json: bool, **la
     from llmfw.core.assemble import assemble, settle
 
     settled = settle(**layers)
+    os.environ.setdefault(
+        "KINETO_LOG_LEVEL", "99"
+    )  # torch's tracer tells of itself; read when torch is loaded
     from llmfw.core.profiling.carry_out import profile
 
     found = profile(assemble(settled, "fit"), steps=steps, warmup=warmup, out=out)

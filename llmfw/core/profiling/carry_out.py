@@ -78,6 +78,7 @@ def profile(assembled: Assembled, *, steps: int, warmup: int, out: Path) -> Prof
         watched = Watched()
         module = _module(job, watched, len(plan))
         trainer: Any = training._trainer(job, len(plan), session.dir / "checkpoints")
+        job.references.trainer = trainer
         trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, LEFT_OUT)]
         switch = Switch(module, watched, plan)
         with switch.over():

@@ -82,9 +82,9 @@ class Counting:
             self.flops[self._phase()] += int(formula(*args, **kwargs, out_val=out))
 
 
-class _Calls(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class _Calls(TorchFunctionMode):
     def __init__(self, counting: Counting) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._counting = counting
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -115,9 +115,9 @@ class _Calls(TorchFunctionMode):  # type: ignore[no-untyped-call]
         return _READS.get(name, "")
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, counting: Counting) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._counting = counting
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -86,7 +86,7 @@ class Phases:
         self._calls[phase] += 1
         if self._named:
             region = record_function("/".join(part for part in ("llmfw", *phase) if part))
-            region.__enter__()
+            region.__enter__()  # type: ignore[no-untyped-call]
             self._regions.append(region)
         self._mark(phase)
 

@@ -33,7 +33,7 @@ def total(value: float, device: torch.device) -> Tensor | float:
     """
     if world() == 1:
         return value
-    summed = torch.tensor(value, dtype=torch.float32, device=device)
+    summed = torch.full((), value, dtype=torch.float32, device=device)
     distributed.all_reduce(summed)
     return summed
 
@@ -98,10 +98,26 @@ class Names:
         return self._fixed
 
 
-def gather_rows(row: Tensor) -> list[list[float]]:
+def read(values: Sequence[Tensor | float], device: torch.device) -> list[float]:
+    """The values as numbers, with one wait for the device at most: what the host knows isn't sent there."""
+    far = [isinstance(value, Tensor) and value.device.type == device.type for value in values]
+    held = [value.double() for value, there in zip(values, far) if there and isinstance(value, Tensor)]
+    told = iter(torch.stack(held).tolist() if held else ())
+    return [next(told) if there else float(value) for value, there in zip(values, far)]
+
+
+def gather_rows(values: Sequence[Tensor | float], device: torch.device) -> list[list[float]]:
     """One row of numbers per rank; the step's one wait for the device."""
     if world() == 1:
-        return [row.tolist()]
+        return [read(values, device)]
+    row = torch.stack(
+        [
+            value.to(device, torch.float64)
+            if isinstance(value, Tensor)
+            else torch.full((), value, dtype=torch.float64, device=device)
+            for value in values
+        ]
+    )
     rows = [torch.empty_like(row) for _ in range(world())]
     distributed.all_gather(rows, row)
     gathered: list[list[float]] = torch.stack(rows).tolist()

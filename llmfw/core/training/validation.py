@@ -16,7 +16,7 @@ from llmfw.core.batch import Batch, LossOutput
 from llmfw.core.errors import DataError
 from llmfw.core.failpoints import failpoint
 from llmfw.core.records import Loss, NamedMetric, Policy
-from llmfw.core.training.ranks import gather_objects
+from llmfw.core.training.ranks import gather_objects, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,12 @@ def units_of(loss: Loss, batch: Batch) -> int:
 
 
 class Sums:
-    """(sum, count) by name, kept on the device in float64 and read in one go."""
+    """(sum, count) by name in float64: what the device computed stays there, to be read in one go, and what
+    the host knows never goes there.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self._sums: dict[str, tuple[Tensor | float, Tensor | float]] = {}
 
     def add(
         self, output: LossOutput, units: int, auxiliary: Tensor | None, source: str | None = None
@@ -53,32 +55,30 @@ class Sums:
         """Add a micro-batch: its loss over its units (once more for its ``source``, where it's of one), its
         metrics, and the model's auxiliary loss where there's one.
         """
-        device = output.total.device
-        self._add("loss", output.total, units, device)
+        self._add("loss", output.total, units)
         if source:
-            self._add(f"loss/{source}", output.total, units, device)
+            self._add(f"loss/{source}", output.total, units)
         if auxiliary is not None:
-            self._add("auxiliary_loss", auxiliary, 1, device)
+            self._add("auxiliary_loss", auxiliary, 1)
         for name, (total, count) in output.metrics.items():
-            self._add(name, total, count, device)
+            self._add(name, total, count)
 
-    def _add(self, name: str, total: Tensor | float, count: Tensor | float, device: torch.device) -> None:
-        new = tuple(
-            torch.as_tensor(value, dtype=torch.float64, device=device).detach() for value in (total, count)
-        )
-        old = self._sums.get(name)
-        self._sums[name] = (new[0], new[1]) if old is None else (old[0] + new[0], old[1] + new[1])
+    def _add(self, name: str, total: Tensor | float, count: Tensor | float) -> None:
+        old = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = (old[0] + _wide(total), old[1] + _wide(count))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names in a fixed order."""
         return tuple(sorted(self._sums))
 
-    def flat(self, names: Sequence[str]) -> list[Tensor]:
+    def flat(self, names: Sequence[str]) -> list[Tensor | float]:
         """sum, count, sum, count ... of ``names``; zeros for one that no micro-batch gave."""
-        some = next(iter(self._sums.values()))[0]
-        nothing = (torch.zeros_like(some), torch.zeros_like(some))
-        return [value for name in names for value in self._sums.get(name, nothing)]
+        return [value for name in names for value in self._sums.get(name, (0.0, 0.0))]
+
+
+def _wide(value: Tensor | float) -> Tensor | float:
+    return value.detach().double() if isinstance(value, Tensor) else float(value)
 
 
 def means(names: Sequence[str], flat: Sequence[float]) -> dict[str, float]:
@@ -149,7 +149,7 @@ def validate(
             ids += batch.sample_ids
             units += count
             failpoint("val.mid")
-        flat = torch.stack(sums.flat(sums.names)).tolist() if sums.names else []
+        flat = read(sums.flat(sums.names), torch.device(device))
     share = (sums.names, flat, units)
     shares = gather_objects(share) if shared else [share]
     total: dict[str, tuple[float, float]] = {}

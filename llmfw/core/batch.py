@@ -2,8 +2,9 @@
 
 Shapes: B rows, T positions in a row, N trained tokens in the whole batch, S segments (one per completion),
 E rows and Te positions of an encoder's side.
-A layout (padded, packed, shared prompt) differs in ``input_ids``, ``attention_mask`` and ``position_ids``
-only; ``source``, ``target``, ``segment`` and ``position`` mean the same in each, so a loss is written once.
+A layout (padded, packed, shared prompt) differs in ``input_ids``, ``position_ids`` and in who sees whom
+(``mask`` or ``spans``) only; ``source``, ``target``, ``segment`` and ``position`` mean the same in each, so a
+loss is written once.
 Of an encoder-decoder they all speak of the decoder's rows.
 """
 
@@ -17,6 +18,55 @@ import torch
 from torch import Tensor
 
 BatchKind = Literal["text", "preference", "scored"]
+Layout = Literal["padded", "packed", "shared_prompt"]
+"""How samples lie in a batch: a row each, filled up on the right; or all in one row without padding, in which
+each sees itself alone; or so, with the prompt of a pair standing once before its two answers.
+"""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive tokens of a row that see each other causally, and all tokens of the spans before them in
+    their line: ``parent``, its parent and so on (None: a line begins here).
+    """
+
+    start: int
+    stop: int
+    parent: int | None = None
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spans:
+    """Who sees whom in one row without padding: every token is in exactly one span, spans in order.
+
+    A span's position ids go on where its parent's end. Lengths and bounds are numbers of the host, so that
+    nothing waits for a device.
+    """
+
+    spans: tuple[Span, ...]
+    tokens: int
+    """Tokens of all samples as if each stood alone: a shared prompt counts once an answer."""
+
+    def line(self, index: int) -> tuple[int, ...]:
+        """The spans that span ``index`` sees, first to last, itself included."""
+        found = [index]
+        while (parent := self.spans[found[-1]].parent) is not None:
+            found.append(parent)
+        return tuple(reversed(found))
+
+    def mask(self, device: torch.device | str = "cpu") -> Tensor:
+        """[1, 1, T, T] bool, True where query (row) may attend to key (column)."""
+        total = self.spans[-1].stop if self.spans else 0
+        sees = torch.zeros(total, total, dtype=torch.bool)
+        for index, span in enumerate(self.spans):
+            for other in self.line(index)[:-1]:
+                sees[span.start : span.stop, self.spans[other].start : self.spans[other].stop] = True
+            own = sees[span.start : span.stop, span.start : span.stop]
+            own |= torch.ones(len(span), len(span), dtype=torch.bool).tril()
+        return sees[None, None].to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +80,12 @@ class Batch:
     kind: BatchKind
     input_ids: Tensor
     """[B, T] int64."""
-    attention_mask: Tensor
+    mask: Tensor | None = None
     """[B, T] bool, True where a token stands; or [B, 1, T, T] bool, True where query (row) may attend to key
-    (column).
+    (column); None: ``spans`` says it.
     """
+    spans: Spans | None = None
+    """Who sees whom in a single row without padding; None: ``mask`` says it."""
     position_ids: Tensor
     """[B, T] int64."""
     source: Tensor
@@ -61,6 +113,28 @@ class Batch:
     model receives.
     """
 
+    def __post_init__(self) -> None:
+        if (self.mask is None) == (self.spans is None):
+            raise ValueError("a batch has a mask or spans: one of them")
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """``mask``; of a batch with spans the [1, 1, T, T] mask that says the same, made when asked for.
+
+        It grows with the square of the row: ``Policy.logps`` does without it.
+        """
+        if self.mask is not None:
+            return self.mask
+        assert self.spans is not None
+        return self.spans.mask(self.input_ids.device)
+
+    @property
+    def token_mask(self) -> Tensor:
+        """[B, T] bool, True where a token stands that is no padding."""
+        if self.mask is None:
+            return torch.ones_like(self.input_ids, dtype=torch.bool)
+        return self.mask if self.mask.dim() == 2 else self.mask[:, 0].any(-1)
+
     @property
     def tokens(self) -> int:
         """Number of trained tokens, N."""
@@ -73,13 +147,15 @@ class Batch:
 
     @property
     def real_tokens(self) -> int:
-        """Tokens that are not padding (of a 4-D mask: rows that attend to something), the encoder's too."""
+        """Tokens of the samples, padding not counted, the encoder's too; the same in every layout."""
         return int(self.count_real())
 
     def count_real(self) -> Tensor:
         """``real_tokens`` as a tensor, so that nothing waits for the device."""
-        mask = self.attention_mask if self.attention_mask.dim() == 2 else self.attention_mask[:, 0].any(-1)
-        return mask.sum() if self.encoder_mask is None else mask.sum() + self.encoder_mask.sum()
+        if self.spans is not None:
+            return torch.tensor(self.spans.tokens)
+        real = self.token_mask.sum()
+        return real if self.encoder_mask is None else real + self.encoder_mask.sum()
 
     def _map(self, change: object) -> Batch:
         new: dict[str, object] = {}

@@ -64,7 +64,7 @@ def on_the_left(batch: Batch) -> Batch:
     return replace(
         batch,
         input_ids=batch.input_ids.gather(1, columns),
-        attention_mask=batch.attention_mask.gather(1, columns),
+        mask=batch.attention_mask.gather(1, columns),
         position_ids=batch.position_ids.gather(1, columns),
         source=batch.source + shift[batch.source // width],
     )

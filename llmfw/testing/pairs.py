@@ -143,7 +143,7 @@ def build(
     return Batch(
         kind=kind,
         input_ids=input_ids,
-        attention_mask=real if simple else sees,
+        mask=real if simple else sees,
         position_ids=position_ids,
         source=_flat([tokens[segment][0] for segment in order]),
         target=_flat([tokens[segment][1] for segment in order]),

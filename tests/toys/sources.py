@@ -78,7 +78,7 @@ class Batches(LightningDataModule):
         ids = torch.tensor([self.tokenizer("hello")["input_ids"]])
         n = ids.shape[1] - 1
         batch = Batch(
-            kind="text", input_ids=ids, attention_mask=torch.ones_like(ids, dtype=torch.bool),
+            kind="text", input_ids=ids, mask=torch.ones_like(ids, dtype=torch.bool),
             position_ids=torch.arange(n + 1)[None], source=torch.arange(n), target=ids[0, 1:],
             segment=torch.zeros(n, dtype=torch.long), position=torch.arange(1, n + 1),
             length=torch.tensor([n]), sample_ids=("toy",))

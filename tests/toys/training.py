@@ -91,7 +91,7 @@ def batch_of(step: int, index: int, rows: int = ROWS, seed: int = 0) -> Batch:
     return Batch(
         kind="text",
         input_ids=ids * mask,
-        attention_mask=mask,
+        mask=mask,
         position_ids=torch.arange(width).expand(rows, width).clone(),
         source=torch.tensor([row * width + t for row, t in places]),
         target=torch.stack([ids[row, t + 1] for row, t in places]),
@@ -116,7 +116,7 @@ def split(batch: Batch, parts: int) -> list[Batch]:
             Batch(
                 kind="text",
                 input_ids=batch.input_ids[own],
-                attention_mask=batch.attention_mask[own],
+                mask=batch.attention_mask[own],
                 position_ids=batch.position_ids[own],
                 source=source,
                 target=batch.target[index],

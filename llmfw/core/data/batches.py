@@ -7,74 +7,158 @@ right.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from llmfw.core.batch import Batch
+from llmfw.core.batch import Batch, Layout, Span, Spans
 from llmfw.core.data.examples import Example, Number, TokenSequence
 
 
-def collate(examples: Sequence[Example], pad_id: int, *, pad_to_multiple: int = 1) -> Batch:
+def collate(
+    examples: Sequence[Example], pad_id: int, *, layout: Layout = "padded", pad_to_multiple: int = 1
+) -> Batch:
     """The batch of these examples, all of one kind.
 
-    A preference batch has the rows [all chosen; all rejected]; a packed unit is one row with several
-    segments, its position ids restart with each and its mask is [B, 1, T, T], block-diagonal and causal.
+    ``padded``: a row a sequence, a preference batch [all chosen; all rejected]. ``packed``: all in one row,
+    each sample a span of its own whose position ids begin anew. ``shared_prompt``: so, and what the two
+    sides of a pair have in common before their first trained token stands once, before both. Packed units
+    (``llmfw.core.data.pack``) have no other layout than ``packed``. Trained tokens stand in the same order
+    in all: by side, then by example.
     """
     kinds = {(example.kind, example.packed) for example in examples}
     if len(kinds) != 1:
         raise ValueError(f"a batch needs examples of one kind; got {sorted(kinds)}")
     ((kind, packed),) = kinds
     if packed:
-        rows = [list(example.sequences) for example in examples]
+        sequences = [sequence for example in examples for sequence in example.sequences]
     else:
-        rows = [
-            [example.sequences[side]] for side in range(len(examples[0].sequences)) for example in examples
-        ]
-    width = max(sum(map(len, row)) for row in rows)
-    width += -width % pad_to_multiple
-    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-    position_ids = torch.zeros((len(rows), width), dtype=torch.int64)
-    owner = torch.full(
-        (len(rows), width), -1, dtype=torch.int64
-    )  # which segment stands at a position, -1: padding
-    source: list[int] = []
-    target: list[int] = []
-    segment: list[int] = []
-    position: list[int] = []
-    length: list[int] = []
-    for row, members in enumerate(rows):
-        start = 0
-        for member in members:
-            stop = start + len(member)
-            input_ids[row, start:stop] = torch.tensor(member.ids)
-            position_ids[row, start:stop] = torch.arange(len(member))
-            owner[row, start:stop] = len(length)
-            at = [index for index, flag in enumerate(member.trained) if flag]
-            source += [row * width + start + index - 1 for index in at]
-            target += [member.ids[index] for index in at]
-            segment += [len(length)] * len(at)
-            position += range(1, len(at) + 1)
-            length.append(len(at))
-            start = stop
-    encoder_ids, encoder_mask, encoder_row = _encoder_side(rows, pad_id, pad_to_multiple)
+        sides = range(len(examples[0].sequences))
+        sequences = [example.sequences[side] for side in sides for example in examples]
+    encoder_ids, encoder_mask, encoder_row = _encoder_side(sequences, pad_id, pad_to_multiple)
+    if packed or layout != "padded":
+        if encoder_ids is not None:
+            raise ValueError("rows of an encoder-decoder can't be packed")
+        shared = layout == "shared_prompt" and kind == "preference"
+        laid = _in_one_row(sequences, len(examples) if shared else 0)
+    else:
+        laid = _row_each(sequences, pad_id, pad_to_multiple)
+    lengths = torch.tensor([sum(one.trained) for one in sequences], dtype=torch.int64)
     return Batch(
         kind=kind,
-        input_ids=input_ids,
-        attention_mask=_block_diagonal(owner) if packed else owner >= 0,
-        position_ids=position_ids,
-        source=torch.tensor(source, dtype=torch.int64),
-        target=torch.tensor(target, dtype=torch.int64),
-        segment=torch.tensor(segment, dtype=torch.int64),
-        position=torch.tensor(position, dtype=torch.int64),
-        length=torch.tensor(length, dtype=torch.int64),
+        input_ids=laid.ids,
+        mask=laid.mask,
+        spans=laid.spans,
+        position_ids=laid.positions,
+        source=torch.cat(laid.source),
+        target=torch.cat(laid.target),
+        segment=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
+        position=torch.cat([torch.arange(1, count + 1) for count in lengths.tolist()]),
+        length=lengths,
         sample_ids=tuple(name for example in examples for name in example.sample_ids),
         encoder_ids=encoder_ids,
         encoder_mask=encoder_mask,
         encoder_row=encoder_row,
         extra=_extra(examples, packed),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Laid:
+    """Where sequences came to lie; ``source`` and ``target`` are those of each sequence."""
+
+    ids: Tensor
+    positions: Tensor
+    source: list[Tensor]
+    target: list[Tensor]
+    mask: Tensor | None = None
+    spans: Spans | None = None
+
+
+def _row_each(sequences: Sequence[TokenSequence], pad_id: int, multiple: int) -> _Laid:
+    width = max(map(len, sequences))
+    width += -width % multiple
+    ids = torch.full((len(sequences), width), pad_id, dtype=torch.int64)
+    positions = torch.zeros((len(sequences), width), dtype=torch.int64)
+    mask = torch.zeros((len(sequences), width), dtype=torch.bool)
+    source, target = list[Tensor](), list[Tensor]()
+    for row, sequence in enumerate(sequences):
+        count = len(sequence)
+        own = torch.tensor(sequence.ids)
+        ids[row, :count], positions[row, :count], mask[row, :count] = own, torch.arange(count), True
+        trained = _trained(sequence)
+        source.append(trained + (row * width - 1))
+        target.append(own[trained])
+    return _Laid(ids=ids, positions=positions, source=source, target=target, mask=mask)
+
+
+def _in_one_row(sequences: Sequence[TokenSequence], pairs: int) -> _Laid:
+    """All behind one another; where ``pairs`` isn't 0, sequence ``pairs + p`` takes its beginning from
+    sequence ``p``'s.
+    """
+    ids, positions, spans = list[Tensor](), list[Tensor](), list[Span]()
+    source: list[Tensor] = [torch.empty(0)] * len(sequences)
+    target: list[Tensor] = [torch.empty(0)] * len(sequences)
+    end = 0
+
+    def lay(index: int, skip: int = 0, parent: int | None = None, until: int | None = None) -> None:
+        """Put tokens ``skip`` to ``until`` of a sequence at the row's end, as a span."""
+        nonlocal end
+        stop = len(sequences[index]) if until is None else until
+        if stop == skip:
+            return
+        ids.append(torch.tensor(sequences[index].ids[skip:stop]))
+        positions.append(torch.arange(skip, stop))
+        spans.append(Span(end, end + stop - skip, parent))
+        end += stop - skip
+
+    def train(index: int, begin: int, shared: int, begin_shared: int) -> None:
+        """Note a sequence's trained tokens: its first ``shared`` ones stand from ``begin_shared`` on, the
+        others from ``begin`` on.
+        """
+        trained = _trained(sequences[index])
+        before = trained - 1
+        source[index] = torch.where(before < shared, before + begin_shared, before - shared + begin)
+        target[index] = torch.tensor(sequences[index].ids)[trained]
+
+    for index in range(pairs or len(sequences)):
+        first = end
+        shared = common_prompt(sequences[index], sequences[pairs + index]) if pairs else 0
+        if not shared:
+            lay(index)
+            train(index, first, 0, 0)
+            if pairs:
+                train(pairs + index, end, 0, 0)
+                lay(pairs + index)
+            continue
+        lay(index, until=shared)
+        root = len(spans) - 1
+        for member in (index, pairs + index):
+            train(member, end, shared, first)
+            lay(member, skip=shared, parent=root)
+    return _Laid(
+        ids=torch.cat(ids)[None],
+        positions=torch.cat(positions)[None],
+        source=source,
+        target=target,
+        spans=Spans(spans=tuple(spans), tokens=sum(map(len, sequences))),
+    )
+
+
+def common_prompt(one: TokenSequence, other: TokenSequence) -> int:
+    """Tokens that two sequences begin with alike and that neither trains."""
+    count = 0
+    for a, b, trained, too in zip(one.ids, other.ids, one.trained, other.trained, strict=False):
+        if a != b or trained or too:
+            break
+        count += 1
+    return count
+
+
+def _trained(sequence: TokenSequence) -> Tensor:
+    """Places of the trained tokens in a sequence, ascending."""
+    return torch.tensor(sequence.trained).nonzero()[:, 0]
 
 
 def shadow(example: Example, pad_id: int) -> Batch:
@@ -92,13 +176,13 @@ def shadow(example: Example, pad_id: int) -> Batch:
 
 
 def _encoder_side(
-    rows: Sequence[Sequence[TokenSequence]], pad_id: int, multiple: int
+    sequences: Sequence[TokenSequence], pad_id: int, multiple: int
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """([E, Te] ids, [E, Te] mask, [B] encoder row of each row), or three None for a decoder-only model.
 
     Rows that read the same tokens share an encoder row: a pair's prompt is encoded once.
     """
-    texts = [members[0].encoder for members in rows]
+    texts = [sequence.encoder for sequence in sequences]
     if not any(texts):
         return None, None, None
     if not all(texts):
@@ -112,15 +196,6 @@ def _encoder_side(
         ids[index, : len(text)] = torch.tensor(text)
         mask[index, : len(text)] = True
     return ids, mask, torch.tensor([place[text] for text in texts], dtype=torch.int64)
-
-
-def _block_diagonal(owner: Tensor) -> Tensor:
-    """[B, 1, T, T] bool from the [B, T] segment at each position: same segment, and the key not after the
-    query.
-    """
-    causal = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
-    same = (owner[:, :, None] == owner[:, None, :]) & (owner >= 0)[:, :, None]
-    return (same & causal)[:, None]
 
 
 def _extra(examples: Sequence[Example], packed: bool) -> dict[str, Tensor]:

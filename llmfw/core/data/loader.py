@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from llmfw.core.batch import Batch
+from llmfw.core.batch import Batch, Layout
 from llmfw.core.data.batches import collate, shadow
 from llmfw.core.data.examples import Example
 from llmfw.core.data.mixture import Mix, MixOrder
@@ -223,17 +224,9 @@ def _idle(collate: Collate, example: Example, pad_id: int) -> Batch:
     return batch
 
 
-def collate_with(pad_id: int) -> Collate:
-    """``collate`` with its padding id bound; it can be sent to worker processes."""
-    return _Padded(pad_id)
-
-
-class _Padded:
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, examples: Sequence[Example]) -> Batch:
-        return collate(examples, self.pad_id)
+def collate_with(pad_id: int, layout: Layout = "padded") -> Collate:
+    """``collate`` with padding id and layout bound; it can be sent to worker processes."""
+    return partial(collate, pad_id=pad_id, layout=layout)
 
 
 def _as_is(batches: list[Batch]) -> list[Batch]:

@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from llmfw.core.errors import ConflictError, PluginError
+from llmfw.core.models.spans import configs_of
 from llmfw.core.records import CacheFactory
 
 FULL_CACHE = CacheFactory(name="full", build=lambda config: DynamicCache(config=config), batched=True)
@@ -87,7 +88,7 @@ def attention_of(module: nn.Module, cache: CacheFactory) -> Iterator[None]:
             f"cache {cache.name} brings an attention function called {name}, a name that is taken",
             mend="give the function a name of its own, e.g. that of the plugin",
         )
-    configs = _configs(module)
+    configs = configs_of(base_model(module))
     for submodule in base_model(module).modules():
         if isinstance(submodule, PreTrainedModel) and not submodule._can_set_attn_implementation():
             raise PluginError(
@@ -106,23 +107,6 @@ def attention_of(module: nn.Module, cache: CacheFactory) -> Iterator[None]:
             config._attn_implementation_internal = implementation
         if standing is None:
             registry.pop(name, None)
-
-
-def _configs(module: nn.Module) -> list[Any]:
-    """Every config that the model's layers read, sub-configs included, each once."""
-    found: dict[int, Any] = {}
-
-    def add(config: Any) -> None:
-        if config is None or id(config) in found:
-            return
-        found[id(config)] = config
-        for key in getattr(config, "sub_configs", ()):
-            add(getattr(config, key, None))
-
-    for submodule in base_model(module).modules():
-        if isinstance(submodule, PreTrainedModel):
-            add(submodule.config)
-    return list(found.values())
 
 
 def prefill(

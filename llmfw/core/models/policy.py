@@ -16,6 +16,7 @@ from llmfw.core.models.adapters import bare
 from llmfw.core.models.encoder_decoder import is_encoder_decoder
 from llmfw.core.models.head import Head, find_head, gather_logps
 from llmfw.core.models.shards import inside
+from llmfw.core.models.spans import Sight, sees_spans
 from llmfw.core.records import Completion
 
 _UNKNOWN = object()
@@ -51,6 +52,8 @@ class LocalPolicy:
         self.generator: Callable[..., list[Completion]] | None = None
         """What ``generate`` calls, with this policy first; ``llmfw.core.generation`` sets it."""
         self._head: Any = _UNKNOWN
+        self._by_mask = False
+        """Whether rows without padding go in with a [T, T] mask: the model takes no spans."""
 
     def logps(self, batch: Batch) -> Tensor:
         """[N] log-probs of ``batch.target``, float32 (float64 of a float64 model).
@@ -79,17 +82,22 @@ class LocalPolicy:
         model = bare(self.module)
         decoder = decoder_of(model)
         inputs = self._inputs(batch, decoder)
-        if self._head is _UNKNOWN:
-            whole = self._whole(batch, inputs)
-            self._head = find_head(model, decoder, whole) if batch.input_ids.numel() else _UNKNOWN
-        head: Head | None = self._head
+        if self._head is _UNKNOWN and batch.input_ids.numel():
+            # what the head makes of a state doesn't depend on which tokens that state has seen
+            plain = {name: value for name, value in inputs.items() if name != "spans"}
+            self._head = find_head(model, decoder, self._whole(batch, plain))
+        head: Head | None = self._head if self._head is not _UNKNOWN else None
         if head is None:
             outputs = model(**self._whole(batch, inputs))
+            if self._went_unseen(inputs):
+                return self._predict(batch)
             self.auxiliary = router_loss(model, outputs, batch)
-            return None, outputs.logits.flatten(0, 1)[batch.source]
+            return None, outputs.logits.flatten(0, 1).index_select(0, batch.source)
         outputs = decoder(**self._read(batch, inputs))
+        if self._went_unseen(inputs):
+            return self._predict(batch)
         self.auxiliary = router_loss(model, outputs, batch)
-        return head, outputs[0].flatten(0, 1)[batch.source]
+        return head, outputs[0].flatten(0, 1).index_select(0, batch.source)
 
     def hidden_states(self, batch: Batch, layer: int) -> Tensor:
         """[B, T, D] states entering decoder layer ``layer`` (from 0), or after the final norm (-1).
@@ -103,7 +111,7 @@ class LocalPolicy:
         inputs = self._inputs(batch, decoder)
         if layer == -1:
             last: Tensor = decoder(**self._read(batch, inputs))[0]
-            return last
+            return self._hidden_states(batch, layer) if self._went_unseen(inputs) else last
         layers = decoder_layers(decoder)
         if not 0 <= layer < len(layers):
             raise UsageError(
@@ -121,7 +129,15 @@ class LocalPolicy:
             decoder(**self._read(batch, inputs))
         finally:
             watch.remove()
-        return seen[0]
+        return self._hidden_states(batch, layer) if self._went_unseen(inputs) else seen[0]
+
+    def _went_unseen(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether a row's spans reached none of the model's layers; from now on it then gets masks."""
+        sight = inputs.get("spans")
+        if sight is None or sight.used:
+            return False
+        self._by_mask = True
+        return True
 
     def generate(self, prompts: Sequence[Any], **sampling: Any) -> list[Completion]:
         """One completion per prompt; ``sampling`` overrides the run's ``generation`` settings."""
@@ -141,7 +157,6 @@ class LocalPolicy:
         """
         inputs: dict[str, Any] = {
             "input_ids": batch.input_ids,
-            "attention_mask": self._mask(batch),
             "position_ids": batch.position_ids,
             "use_cache": False,
         }
@@ -154,13 +169,19 @@ class LocalPolicy:
             )
         accepted = inspect.signature(decoder.forward).parameters
         open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+        if batch.spans is not None and open_ended and not self._by_mask and sees_spans(bare(self.module)):
+            # a mask of four dimensions is handed through as it is, so no [T, T] mask is made
+            inputs["attention_mask"] = batch.input_ids.new_ones((1, 1, 1, 1), dtype=torch.bool)
+            inputs["spans"] = Sight(batch.spans, batch.input_ids.device)
+        else:
+            inputs["attention_mask"] = self._mask(batch)
         if not open_ended:
-            if "position_ids" not in accepted and batch.attention_mask.dim() == 4:
+            if "position_ids" not in accepted and (batch.mask is None or batch.mask.dim() == 4):
                 raise UsageError(
                     "LAYOUT",
                     f"{type(decoder).__name__} takes no position ids, which packed rows need",
-                    mend="set data.packing=false",
-                    key="data.packing",
+                    mend="set trainer.layout=padded",
+                    key="trainer.layout",
                 )
             inputs = {name: value for name, value in inputs.items() if name in accepted}
         if _routes(bare(self.module)):
@@ -278,8 +299,7 @@ def router_loss(model: Any, outputs: Any, batch: Batch) -> Tensor | None:
             mend="set output_router_logits=false in its config",
             key="model.config",
         )
-    mask = batch.attention_mask if batch.attention_mask.dim() == 2 else batch.attention_mask[:, 0].any(-1)
-    loss: Tensor = formula(logits, experts, top_k, mask)
+    loss: Tensor = formula(logits, experts, top_k, batch.token_mask)
     return loss * float(getattr(config, "router_aux_loss_coef", 0.0))
 
 
@@ -315,7 +335,7 @@ def _plain_batch(ids: Sequence[int], device: torch.device) -> Batch:
     return Batch(
         kind="text",
         input_ids=row,
-        attention_mask=torch.ones_like(row, dtype=torch.bool),
+        mask=torch.ones_like(row, dtype=torch.bool),
         position_ids=torch.arange(row.shape[1], device=device)[None],
         source=none,
         target=none,

@@ -65,7 +65,7 @@ def make_batch(
     return Batch(
         kind="text",
         input_ids=input_ids,
-        attention_mask=mask,
+        mask=mask,
         position_ids=positions,
         source=torch.tensor(source, dtype=torch.int64),
         target=torch.tensor(target, dtype=torch.int64),

@@ -156,7 +156,7 @@ def test_logps_are_right_for_heads_of_many_families(batch, config, caplog) -> No
         nn.init.normal_(module.get_output_embeddings().bias)
     policy = LocalPolicy(module)
     rows = (
-        replace(batch, attention_mask=torch.ones_like(batch.attention_mask))
+        replace(batch, mask=torch.ones_like(batch.attention_mask))
         if config["model_type"] == "mamba"
         else batch
     )
@@ -235,7 +235,7 @@ def test_a_four_dimensional_mask_keeps_packed_neighbours_apart(tiny, batch_of, a
     mask = (owner[:, None] == owner[None]) & (owner >= 0)[:, None] & torch.ones(9, 9, dtype=torch.bool).tril()
     packed = replace(
         batch_of([((*first, *second, 0, 0), 1)]),
-        attention_mask=mask[None, None],
+        mask=mask[None, None],
         position_ids=torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0, 0]]),
         source=torch.tensor([0, 1, 2, 4, 5]),
         target=torch.tensor([9, 2, 31, 36, 3]),

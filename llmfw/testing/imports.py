@@ -10,15 +10,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module, or a name of one. ``module`` of a relative import begins with its dots; ``late``:
-    it stands inside a function.
-    """
+    """One imported module, or a name of one. ``module`` of a relative import begins with its dots."""
 
     file: Path
     line: int
     module: str
     name: str | None = None
-    late: bool = False
 
     @property
     def relative(self) -> bool:
@@ -44,24 +41,23 @@ def imports_of(file: Path) -> list[Import]:
     see (``if TYPE_CHECKING:``).
     """
     tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-    return list(_walk(tree.body, file, late=False))
+    return list(_walk(tree.body, file))
 
 
-def _walk(nodes: list[ast.stmt], file: Path, *, late: bool) -> Iterator[Import]:
+def _walk(nodes: list[ast.stmt], file: Path) -> Iterator[Import]:
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(file, node.lineno, alias.name, None, late)
+                yield Import(file, node.lineno, alias.name)
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
             for alias in node.names:
-                yield Import(file, node.lineno, module, alias.name, late)
+                yield Import(file, node.lineno, module, alias.name)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from _walk(node.orelse, file, late=late)
+            yield from _walk(node.orelse, file)
         else:
-            inner = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
             for part in ast.iter_child_nodes(node):
                 if isinstance(part, ast.stmt):
-                    yield from _walk([part], file, late=inner)
+                    yield from _walk([part], file)
                 elif isinstance(part, (ast.ExceptHandler, ast.match_case)):
-                    yield from _walk(part.body, file, late=inner)
+                    yield from _walk(part.body, file)

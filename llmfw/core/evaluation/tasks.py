@@ -23,8 +23,6 @@ _NO_PROCESSES = "DISABLE_MULTIPROC"
 _MOST_ROWS = 100
 """Documents of a task that its table shows."""
 _Z = 1.959963984540054
-_LOCAL = ("json", "csv", "parquet", "text", "arrow", "pandas")
-"""``dataset_path`` of tasks whose data are files."""
 _ABSENT = ("DatasetNotFoundError", "ConnectionError", "OfflineModeIsEnabled", "LocalEntryNotFoundError")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from llmfw.core.tracking.evaluations import Entry, newest
 from llmfw.core.tracking.sides import Side
@@ -27,7 +27,6 @@ class Afterwards:
 
     rows: Sequence[Row] = ()
     notes: Sequence[str] = ()
-    shown: Mapping[int, Sequence[Entry]] = field(default_factory=dict)
 
 
 def afterwards(sides: Sequence[Side]) -> Afterwards:
@@ -48,7 +47,6 @@ def afterwards(sides: Sequence[Side]) -> Afterwards:
             for (name, metric), found in values.items()
         ],
         notes=[*_measured(sides, shown, keys), *_conditions(shown, keys)],
-        shown=shown,
     )
 
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,24 +56,28 @@ def in_two_processes(words: Sequence[str], plugins: Sequence[str], folder: Path)
     (folder / "words.json").write_text(json.dumps(told), encoding="utf-8")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
     environment |= {"PYTHONPATH": os.pathsep.join(place or os.getcwd() for place in sys.path)}
-    try:
-        done = subprocess.run(  # this interpreter, this module
-            [sys.executable, "-m", "llmfw.testing.ranks", str(folder.absolute())],
-            env=environment | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_LIMIT,
-        )
-    except subprocess.TimeoutExpired:
+    with subprocess.Popen(  # this interpreter, this module
+        [sys.executable, "-m", "llmfw.testing.ranks", str(folder.absolute())],
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as first:
+        try:
+            _, told = first.communicate(timeout=_LIMIT)
+        except subprocess.TimeoutExpired:
+            raise broken(
+                f"a run in two processes doesn't end within {_LIMIT} s",
+                mend="let every process make the same collective calls, in the same order",
+            ) from None
+        finally:  # the second process too, which the first one started
+            with suppress(ProcessLookupError):
+                os.killpg(first.pid, signal.SIGKILL)
+    if first.returncode:
+        lines = [line for line in told.splitlines() if "rror" in line] or told.splitlines()
         raise broken(
-            f"a run in two processes doesn't end within {_LIMIT} s",
-            mend="let every process make the same collective calls, in the same order",
-        ) from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "rror" in line] or done.stderr.splitlines()
-        raise broken(
-            f"a run in two processes fails: {lines[-1] if lines else f'exit code {done.returncode}'}",
+            f"a run in two processes fails: {lines[-1] if lines else f'exit code {first.returncode}'}",
             mend="let every process do the same",
         )
     return [Seen(**json.loads((folder / f"rank-{rank}.json").read_text())) for rank in (0, 1)]

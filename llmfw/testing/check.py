@@ -13,7 +13,7 @@ from typing import Literal
 
 from llmfw.core.errors import LlmfwError, UsageError
 from llmfw.testing import birth, traces
-from llmfw.testing.laws import Law, NotApplicable, laws
+from llmfw.testing.laws import Law, NotApplicable, Violation, laws
 from llmfw.testing.subject import Subject
 
 Status = Literal["passed", "failed", "skipped", "exempt", "exempt-but-passed"]
@@ -23,7 +23,7 @@ Around = Callable[[Law], AbstractContextManager[object]]
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of one law. ``exempt``: it's broken, as the card says; ``exempt-but-passed`` is a failure,
-    for the card's reason no longer holds.
+    for the card's reason no longer holds; so is an exception that isn't the law's, whatever the card says.
     """
 
     plugin: str
@@ -50,19 +50,23 @@ def check_law(subject: Subject, law: Law) -> Outcome:
     noted for the law ``leaves-no-trace``.
     """
     born(subject)
-    start, message, before = time.monotonic(), "", traces.look()
+    start, message, before, found = time.monotonic(), "", traces.look(), False
     try:
         law.check(subject)
         status: Status = "passed"
     except NotApplicable as reason:
         status, message = "skipped", str(reason)
     except (Exception, SystemExit) as error:
-        status, message = "failed", _told(error)
+        status, message, found = "failed", _told(error), isinstance(error, Violation)
     subject.traces += [(law.id, what) for what in traces.differences(before, traces.look())]
     traces.put_back(before)
     exemption = subject.card.xfail.get(law.id)
-    if exemption is not None and status == "failed":
+    if exemption is not None and found:
         status, message = "exempt", exemption
+    elif exemption is not None and status == "failed":
+        message += (
+            f"; the card exempts it ({exemption}), which covers what the law finds, not an error on the way"
+        )
     elif exemption is not None and status == "passed":
         status = "exempt-but-passed"
         message = f"the card exempts it ({exemption}), but it holds; remove it from [conformance.xfail]"

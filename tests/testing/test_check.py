@@ -96,6 +96,35 @@ def test_an_exemption_holds_only_as_long_as_the_law_is_broken(tmp_path: Path):
         assert (told.status, told.good) == (status, status == "exempt") and words in told.message
 
 
+def test_an_exemption_covers_what_its_law_finds_and_no_crash_on_the_way(tmp_path: Path):
+    name = mutant(tmp_path / "site", "service", card=EXEMPT)
+
+    def crashes(subject: Subject) -> None:
+        raise ValueError("no such column")
+
+    def asserts(subject: Subject) -> None:
+        raise AssertionError("the plugin's own")
+
+    def finds(subject: Subject) -> None:
+        raise broken("it leaks", mend="close the tap")
+
+    with installed(tmp_path / "site"):
+        subject = Subject(name, tmp_path / "work")
+        told = [
+            check_law(subject, Law(id="card", statement="Mine.", kinds=(), check=act))
+            for act in (crashes, asserts, finds)
+        ]
+    assert [(one.status, one.good) for one in told] == [
+        ("failed", False),
+        ("failed", False),
+        ("exempt", True),
+    ]
+    assert told[0].message.startswith(
+        "ValueError: no such column; the card exempts it (a toy needs no summary)"
+    )
+    assert told[2].message == "a toy needs no summary"
+
+
 @pytest.mark.parametrize(
     ("law", "words"),
     [

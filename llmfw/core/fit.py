@@ -39,8 +39,7 @@ from llmfw.core.training.final import save_final
 from llmfw.core.training.launch import check_launch, check_nested, one_voice
 from llmfw.core.training.measuring import note_spent, timed_sampler, timed_transforms
 from llmfw.core.training.moments import measured_at
-from llmfw.core.training.packed import refuse_leaks
-from llmfw.core.training.prepared import AUDITED, prepare_data, tell_streamed
+from llmfw.core.training.prepared import prepare_data, tell_streamed
 from llmfw.core.training.processes import together
 from llmfw.core.training.strategies import check_strategy
 from llmfw.core.training.train import Job, first_batches, total_steps, train, validate_held_out
@@ -141,8 +140,6 @@ def _train(
 def _at_start(assembled: Assembled, session: Session, job: Job, module: TrainModule) -> None:
     """Before step 1: the loss's calibration, then what is measured before training."""
     loss = assembled.plan.one("llmfw_loss")
-    if assembled.run.config.data.packing and job.bare is None:
-        refuse_leaks(module.policy, job.prepared.head(AUDITED), assembled.tokenizer.pad_token_id)
     if loss.calibrate is not None:
         loss.calibrate(module.policy, first_batches(job, steps=max(1, total_steps(job))))
         if session.journal is not None:

@@ -111,6 +111,8 @@ class TrainModule(LightningModule):
             hold = partial(object.__setattr__, self)  # what holds the model again is no submodule
             hold("built", built)
             hold("policy", job.policy(built))
+            if job.settle is not None:
+                job.settle(self.policy)
             if job.reference is not None:
                 hold("reference", job.reference(built))
         if job.rank_local is not None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +167,9 @@ def make_plan(
         settings=settings, answers=answers, notes=tuple(notes), facts=dict(facts or {}),
     )  # fmt: skip
     _check_order(made, manager)
-    _check_refusals(made, manager, run)
     _check_settings(made, run, model_config)
+    made = _with_layouts(made, run, model_config)
+    _check_refusals(made, manager, run)
     kind = None
     if made.one("llmfw_loss") is not None and made.one("llmfw_sampler") is None:
         kind = data_kind(made.one("llmfw_datamodule"))
@@ -264,11 +265,26 @@ def _check_order(plan: Plan, manager: PluginManager) -> None:
         )
 
 
+def _with_layouts(plan: Plan, run: Run, model_config: Any) -> Plan:
+    """The plan with the layouts that its batches may have, and a note where the best one is refused."""
+    from llmfw.core.training.layout import layouts_of
+
+    if plan.one("llmfw_loss") is None or plan.verb not in ("fit", "plan"):
+        return plan
+    layouts = layouts_of(plan, run.config, model_config)
+    note = layouts.note()
+    return replace(
+        plan,
+        notes=(*plan.notes, *([note] if note else [])),
+        facts={**plan.facts, "layouts": list(layouts.allowed)},
+    )
+
+
 def _check_refusals(plan: Plan, manager: PluginManager, run: Run) -> None:
     cache, loss = plan.one("llmfw_kv_cache"), plan.one("llmfw_loss")
     met = {
         "right_padding": _padded(run.config.trainer.micro_batch, loss)
-        if plan.verb in ("fit", "plan")
+        if plan.facts.get("layouts", ["packed"])[0] == "padded"
         else None,
         "packing": ("packing", "set data.packing=false") if run.config.data.packing else None,
         "quantised": (f"a base in {run.config.model.quantization}", "set model.quantization=none")

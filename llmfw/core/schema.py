@@ -216,6 +216,12 @@ class TrainerConfig(Settings):
     epochs: float | None = _key("passes over the data; null: max_steps decides", None)
     micro_batch: int = _key("samples (pairs) in one forward pass of one process", 2)
     accumulate: int = _key("forward passes per optimizer step", 1)
+    layout: str = _key(
+        "how a micro-batch lies: padded, a row a sample; packed, all in one row, no padding; shared_prompt, "
+        "packed with a pair's prompt standing once; auto: the best that model, plugins and data allow",
+        "auto",
+        choices=("auto", "padded", "packed", "shared_prompt"),
+    )
     devices: int = _key("processes (CPU) or GPUs of each node", 1)
     nodes: int = _key("machines; each is started with the same command (torchrun, SLURM)", 1)
     accelerator: str = _key("hardware", "auto", choices=("auto", "cpu", "gpu"))

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from llmfw.core.data.examples import Example, Number, TokenSequence
 
-_ATTENTION: Final = ("sdpa", "eager")
-"""Implementations that honour a mask of [B, 1, T, T]."""
+_ATTENTION: Final = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
+"""Implementations that keep the samples of a row apart, by spans or by a mask of [B, 1, T, T]."""
 _LAYERS: Final = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 """Kinds of layers (transformers' ``layer_types``) in which tokens meet by attention only."""
 

@@ -8,7 +8,8 @@ Shapes: T positions of the row, H heads, D width of a head, Q queries and K keys
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -132,7 +133,6 @@ def attention_over_spans(
     if query.shape[0] != 1:
         raise ValueError(f"spans describe one row, not {query.shape[0]}")
     spans.used = True
-    known = {"dropout": dropout, "scaling": scaling, "is_causal": True}
     if not dropout and varlen_usable(query):
         return with_varlen(query, key, value, spans.ragged, scaling=scaling, window=sliding_window), None
     parts = [
@@ -142,7 +142,9 @@ def attention_over_spans(
             _stretches(key, run.keys),
             _stretches(value, run.keys),
             spans.mask(run, sliding_window),
-            **known,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=True,
         )[0]
         for run in spans.runs
     ]
@@ -206,3 +208,20 @@ def _either(own: Any, *args: Any, spans: Sight | None = None, **kwargs: Any) -> 
     if spans is None:
         return own(*args, **kwargs)
     return attention_over_spans(*args, spans=spans, **kwargs)
+
+
+@contextmanager
+def as_computed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """On a CPU a model whose attention needs a GPU uses sdpa inside the block: a model may be tried there
+    before it moves.
+    """
+    configs = configs_of(module) if device.type == "cpu" else []
+    needy = [one for one in configs if "flash" in str(getattr(one, "_attn_implementation", ""))]
+    before = [one._attn_implementation_internal for one in needy]
+    try:
+        for one in needy:
+            one._attn_implementation_internal = "sdpa"
+        yield
+    finally:
+        for one, name in zip(needy, before, strict=True):
+            one._attn_implementation_internal = name

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,8 +54,8 @@ def ragged(runs: Sequence[Run], device: torch.device) -> Ragged:
         keys=moved(torch.tensor(keys, dtype=torch.int32)),
         places=None if plain else moved(torch.cat(places)),
         longest=(
-            max(stop - start for start, stop in zip(queries, queries[1:])),
-            max(stop - start for start, stop in zip(keys, keys[1:])),
+            max(stop - start for start, stop in pairwise(queries)),
+            max(stop - start for start, stop in pairwise(keys)),
         ),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
 
-from llmfw.core.errors import ConflictError, LlmfwError, ResourceError, UsageError
+from llmfw.core.errors import LlmfwError, ResourceError, UsageError
 from llmfw.core.models.quantize import check_frozen, require_bitsandbytes
 from llmfw.core.schema import Root, TrainerConfig
 from llmfw.core.training.deepspeed import refuse_deepspeed
@@ -106,13 +106,6 @@ def _attention(root: Root, training: bool) -> Iterator[LlmfwError]:
                 "ATTENTION",
                 f"{wanted} computes in 16 bits, the model in 32",
                 mend="set trainer.precision=bf16-mixed, or model.attention=sdpa",
-                key="model.attention",
-            )
-        if training and root.data.packing:
-            yield ConflictError(
-                "ATTENTION",
-                f"{wanted} can't keep the examples of a packed row apart by our masks",
-                mend="set model.attention=sdpa, or data.packing=false",
                 key="model.attention",
             )
     if wanted == "flex_attention" and training and on_cpu(root.trainer):

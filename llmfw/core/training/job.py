@@ -47,6 +47,8 @@ class Training:
     """(start_step, rank, world) -> one list of micro-batches per optimizer step, from ``start_step`` on."""
     reference: Callable[[Any], Policy | None] | None = None
     """(built) -> the reference model's façade; None where the loss wants none."""
+    settle: Callable[[Policy], None] | None = None
+    """(policy) -> settles what depends on the model before the first batch is built: its layout."""
     metrics: Sequence[NamedMetric] = ()
     """Further metrics of the training stage; each covers one optimizer step."""
     rank_local: Callable[[Any], Sequence[str]] | None = None

@@ -157,8 +157,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 def _unpadded(collate: Any) -> bool:
     """Whether the run's batches have no padding, so that only tokens cost time."""
-    layout = getattr(collate, "keywords", {}).get("layout", "padded")
-    return bool(layout != "padded")
+    return bool(getattr(collate, "layout", "padded") != "padded")
 
 
 def _note(job: Job, filled: Filled, cache: ReferenceCache, *, samples: int, missing: int) -> None:

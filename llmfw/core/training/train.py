@@ -24,7 +24,7 @@ from llmfw.callbacks import (
 )
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified
-from llmfw.core.data import StepLoader, StreamLoader, collate_with, source_of, validation_batches
+from llmfw.core.data import StepLoader, StreamLoader, source_of, validation_batches
 from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.generation import prompt_of
 from llmfw.core.models import (
@@ -44,6 +44,7 @@ from llmfw.core.session import Session, checkpoint_dir
 from llmfw.core.tracking import Journal, JournalLogger
 from llmfw.core.training.job import Training
 from llmfw.core.training.launch import environment
+from llmfw.core.training.layout import Layer, layouts_of, settle
 from llmfw.core.training.measuring import callbacks_of, meter_of, timed_metrics
 from llmfw.core.training.references import References, reference_policy
 from llmfw.core.training.strategies import strategy_of
@@ -52,6 +53,9 @@ from llmfw.core.training.validation import validate
 if TYPE_CHECKING:
     from llmfw.core.batch import Batch
     from llmfw.core.data import Prepared
+
+_LOOKED_AT = 4096
+"""Samples of which the share of common prompts is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,7 @@ class Job:
     at_start: Callable[[TrainModule], None]
     watch: SignalWatch
     references: References = field(default_factory=References)
+    layer: Layer = field(default_factory=Layer)
     at_validation: Callable[[TrainModule], Mapping[str, float]] = lambda module: {}
     """What else is measured at each validation, by name; every process makes this call."""
 
@@ -124,7 +129,7 @@ def held_out(job: Job, *, rank: int = 0, world: int = 1) -> list[Batch]:
     pad = job.assembled.tokenizer.pad_token_id
     return validation_batches(
         job.prepared.validation,
-        job.references.collate or collate_with(pad),
+        job.references.collate or job.layer,
         micro_batch=trainer.micro_batch,
         limit=trainer.validation_limit,
         rank=rank,
@@ -150,7 +155,7 @@ def _loader(
 ) -> StepLoader | StreamLoader:
     root = job.assembled.run.config
     pad = job.assembled.tokenizer.pad_token_id
-    collate = job.references.collate or collate_with(pad)
+    collate = job.references.collate or job.layer
     alike: dict[str, Any] = {
         "micro_batch": root.trainer.micro_batch,
         "accumulate": root.trainer.accumulate,
@@ -220,6 +225,7 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         max_steps=steps,
         run_dir=job.session.dir,
         seed=root.seed,
+        settle=None if job.bare is not None else lambda policy: _settle(job, policy),
         reference=(lambda built: _reference(job, built, steps)) if loss.needs_reference else None,
         metrics=assembled.plan.many("llmfw_metrics/train"),
         log_every=root.trainer.log_every,
@@ -301,12 +307,23 @@ def _answers(module: TrainModule, prompts: Sequence[Any]) -> list[str]:
     return [completion.text for completion in module.policy.generate(list(prompts))]
 
 
+def _settle(job: Job, policy: Policy) -> None:
+    """Settle the layout of the run's batches, and tell it."""
+    assembled = job.assembled
+    layouts = layouts_of(assembled.plan, assembled.run.config, assembled.model_config)
+    job.layer.pad_id = assembled.tokenizer.pad_token_id
+    told = settle(layouts, policy, job.prepared.head(_LOOKED_AT), job.layer)
+    say(told)
+    if job.session.journal is not None:
+        job.session.journal.event("layout", layout=job.layer.layout, told=told)
+
+
 def _reference(job: Job, built: Any, steps: int) -> Policy:
     def ids() -> set[str]:
         loader = _loader(job, max_steps=steps)
         return {name for step in range(steps) for name in loader.sample_ids(step)}
 
-    return reference_policy(job, built, collate_with(job.assembled.tokenizer.pad_token_id), ids)
+    return reference_policy(job, built, job.layer, ids)
 
 
 def _trainer(job: Job, steps: int, folder: Path) -> Trainer:

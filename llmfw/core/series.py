@@ -75,17 +75,59 @@ def open_series(
             "NOTHING-TO-RESUME", f"there is no unfinished {verb} with these settings",
             mend="start it without --resume",
         )  # fmt: skip
-    owned = open_run(
-        name=name,
-        folder=found.dir if found else folder,
+    with _opened(
+        found.dir if found else folder,
+        tracking,
         resume=found is not None,
+        name=name,
         verb=verb,
         plugins=plugins,
         fingerprint=fingerprint,
         config=config,
         config_yaml=config_yaml,
-    )
-    session = Session(dir=owned.dir, journal=owned.journal, resumed=found is not None, id=owned.record.id)
+    ) as session:
+        yield session
+
+
+@contextmanager
+def open_child(
+    parent: Session,
+    place: str,
+    *,
+    name: str,
+    verb: str,
+    fingerprint: str,
+    tracking: TrackingConfig,
+    plugins: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
+) -> Iterator[Session]:
+    """A child that is no training, open for the length of the block; noted in series.json where it finishes.
+
+    Raises:
+        BusyError, UsageError, ResourceError: the folder is another run's, or can't be written.
+    """
+    folder, start = parent.dir / place, time.monotonic()
+    with _opened(
+        folder,
+        tracking,
+        resume=(folder / "run.json").exists(),
+        name=name,
+        verb=verb,
+        plugins=plugins,
+        fingerprint=fingerprint,
+        parent=parent.id,
+        config=config,
+    ) as session:
+        yield session
+    _noted(parent, place, start, status="FINISHED")
+
+
+@contextmanager
+def _opened(
+    folder: Path | None, tracking: TrackingConfig, *, resume: bool, **about: Any
+) -> Iterator[Session]:
+    owned = open_run(folder=folder, resume=resume, **about)
+    session = Session(dir=owned.dir, journal=owned.journal, resumed=resume, id=owned.record.id)
     with kept(owned, session, tracking):
         yield session
 
@@ -121,14 +163,18 @@ def run_child(
     except Interrupted:
         raise
     except catch as error:
-        said = str(error) if isinstance(error, LlmfwError) else f"{type(error).__name__}: {error}"
-        child = Child(
-            place=place, dir=folder, status="FAILED", error=said, seconds=_seconds(folder, start)
-        )  # fmt: skip
-    else:
-        child = Child(
-            place=place, dir=folder, status="FINISHED", result=result, seconds=_seconds(folder, start)
-        )  # fmt: skip
+        return _noted(parent, place, start, status="FAILED", error=line_of(error))
+    return _noted(parent, place, start, status="FINISHED", result=result)
+
+
+def line_of(error: BaseException) -> str:
+    """What ended a child, in one line."""
+    return str(error) if isinstance(error, LlmfwError) else f"{type(error).__name__}: {error}"
+
+
+def _noted(parent: Session, place: str, start: float, **ended: Any) -> Child:
+    folder = parent.dir / place
+    child = Child(place=place, dir=folder, seconds=_seconds(folder, start), **ended)
     note(parent, child)
     return child
 

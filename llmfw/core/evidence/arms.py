@@ -17,7 +17,7 @@ from llmfw.core.claims import Arm, Workspace
 from llmfw.core.costs import Cost, peak_memory
 from llmfw.core.determinism import seed_all
 from llmfw.core.discovery import cards, owner_of
-from llmfw.core.errors import Interrupted, LlmfwError
+from llmfw.core.errors import Interrupted
 from llmfw.core.evidence.definition import define_function
 from llmfw.core.evidence.git import tree_of
 from llmfw.core.evidence.outcome import Outcome, begun_at, checked, keep, kept_in
@@ -27,9 +27,8 @@ from llmfw.core.guard import Owner, answering
 from llmfw.core.models.rng import global_state, restore_state
 from llmfw.core.say import brief, say
 from llmfw.core.schema import TrackingConfig
-from llmfw.core.series import Child, figures_of, note, run_child
-from llmfw.core.session import Session, kept
-from llmfw.core.tracking import open_run
+from llmfw.core.series import Child, figures_of, line_of, note, open_child, run_child
+from llmfw.core.session import Session
 
 
 @dataclass(kw_only=True)
@@ -73,7 +72,7 @@ class Bench:
         except (Interrupted, KeyboardInterrupt):
             raise
         except (Exception, SystemExit) as error:
-            said = str(error) if isinstance(error, LlmfwError) else f"{type(error).__name__}: {error}"
+            said = line_of(error)
             outcome = Outcome(status="FAILED", error=said, **about)
             note(self.session, Child(place=task.place, dir=folder, status="FAILED", error=said))
         keep(folder, outcome)
@@ -104,37 +103,34 @@ class Bench:
         return values, _cost_json(child.result.cost)
 
     def _measure(self, task: Task, starts_from: Path | None) -> tuple[dict[str, Value], dict[str, Any]]:
-        run, folder = task.arm.run, self.session.dir / task.place
+        run, size, settings = task.arm.run, self.schedule.size, self._prepare(task)
         assert run is not None
-        settings = self._prepare(task)
-        begun, start = (folder / "run.json").exists(), time.monotonic()
-        owned = open_run(
+        start = time.monotonic()
+        child = open_child(
+            self.session,
+            task.place,
             name=f"{task.name}-seed-{task.seed}",
-            folder=folder,
-            resume=begun,
             verb="measure",
-            plugins=[self.schedule.stated.name],
             fingerprint=task.definition,
-            parent=self.session.id,
-            config={"seed": task.seed, "size": self.schedule.size, **settings},
+            tracking=self.tracking,
+            plugins=[self.schedule.stated.name],
+            config={"seed": task.seed, "size": size, **settings},
         )
-        inner = Session(dir=owned.dir, journal=owned.journal, id=owned.record.id)
-        work = folder / "work"
-        shutil.rmtree(work, ignore_errors=True)  # what a killed process left would be taken for results
-        work.mkdir()
-        with kept(owned, inner, self.tracking), peak_memory() as peak:
-            size = self.schedule.size
+        with child as inner, peak_memory() as peak:
+            work = inner.dir / "work"
+            shutil.rmtree(work, ignore_errors=True)  # what a killed process left would be taken for results
+            work.mkdir()
             where = Workspace(dir=work.absolute(), seed=task.seed, size=size, starts_from=starts_from)
             with answering(self._owner, f"arm {task.name!r}", run):
                 values = checked(run(where), task.name)
             single = {name: value for name, value in values.items() if not isinstance(value, tuple)}
-            owned.journal.metrics(0, single, stage="end")
+            assert inner.journal is not None
+            inner.journal.metrics(0, single, stage="end")
             cost = Cost(
                 seconds=time.monotonic() - start, memory=peak.how,
                 host_gib=None if peak.host is None else peak.host / 2**30,
                 gpu_gib=None if peak.gpu is None else peak.gpu / 2**30,
             )  # fmt: skip
-        note(self.session, Child(place=task.place, dir=folder, status="FINISHED", seconds=cost.seconds))
         return values, _cost_json(cost)
 
     def _prepare(self, task: Task) -> Mapping[str, Any]:

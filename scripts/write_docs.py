@@ -1,4 +1,4 @@
-"""Write what is generated of the docs: hooks, configuration, errors, tested, and the verbs of the README.
+"""Write what is generated of the docs: hooks, configuration, errors, tested, benchmarks, the README's verbs.
 
 Usage: python scripts/write_docs.py [--check]
 """
@@ -13,10 +13,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from docpages import evidence
+from docpages.benchmarks import benchmarks_page
 from docpages.conformance import conformance_page
 from docpages.verbs import verbs_page
 
@@ -385,6 +387,7 @@ row says otherwise. A row without a bound shows a figure that has none, a loss f
 the line that is printed."""
 
 PAGES = {
+    DOCS / "benchmarks.md": partial(benchmarks_page, NOTE),
     DOCS / "hooks.md": hooks_page,
     DOCS / "conformance.md": conformance_page,
     DOCS / "configuration.md": configuration_page,

@@ -1,0 +1,242 @@
+"""A DPO step against TRL's own trainer: real tokens a second, peak memory, loss and gradient.
+
+    python -m benchmarks.dpo_step                          # all cases, results/dpo_step.json
+    python -m benchmarks.dpo_step --cases ragged --repetitions 3
+    python -m benchmarks.dpo_step --tiny --out FOLDER      # whether everything runs, in minutes
+
+Both sides train all weights of the same model on the same token ids in float32, with AdamW (fused), a
+constant learning rate and gradients clipped to 1. Ours is ``llmfw.fit`` with the plugin dpo; theirs is
+``DPOTrainer.train()`` in its own environment, with what was found to be fastest for it here: no gradient
+checkpointing (its default has it), float32 (its default is bfloat16, slower on processors without matrix
+units for it), no evaluation, its fused LM head and AdamW. Its ``padding_free`` does nothing in this version
+(it warns, and pads), and Liger's kernels need a GPU.
+
+Cases:
+
+ragged   SmolLM2-135M, the first 8 pairs of CHAMP as they come, each side cut at 384 tokens, 2 pairs a step
+prompt   SmolLM2-135M, made pairs: prompts of 512 tokens, answers of 128, 2 pairs a step
+wide     a Llama of 4 layers of width 256 with a vocabulary of 262,144 (random weights): prompts of 64 tokens,
+         answers of 448, 4 pairs a step
+
+Rows: *as installed*: the plugin's defaults (reference log-probs cached before step 1, their filling told
+apart, the layout that it chooses) against a live reference, TRL's default; *equal terms*: a live reference on
+both sides, no cache, no compilation; *cached*: reference log-probs computed before step 1 on both sides;
+*compiled*: our layers compiled, TRL's whole model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness, record, tasks
+from benchmarks.harness import Measured, Side, Task
+
+QUIET = (
+    "adapter.kind=none", "dpo.answers=0", "checkpoint.every=0", "tracking.mlflow=false",
+    "trainer.progress=false",
+)  # fmt: skip
+"""What isn't a step's: answers, checkpoints, tracking; and all weights are trained."""
+WIDE = {
+    "model_type": "llama", "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 262_144,
+    "max_position_embeddings": 1024, "tie_word_embeddings": True, "rope_theta": 10000.0,
+}  # fmt: skip
+LOSS_BOUND, GRADIENT_BOUND = 1e-4, 1e-3
+COMPILED_WARMUP = 4
+"""Steps before the clock where something is compiled: every shape of the case comes up in them."""
+
+
+def ours(name: str, *settings: str) -> Side:
+    """Our side with settings beside the plugin's own."""
+    return Side(name=name, program="ours", plugins=("dpo",), settings=(*QUIET, *settings))
+
+
+def trl(name: str, **settings: Any) -> Side:
+    """TRL's side."""
+    return Side(name=name, program="trl_step", environment="trl", settings=settings)
+
+
+INSTALLED = ours("llmfw, as installed", "trainer.reference=cache")
+LIVE = ours("llmfw, live reference", "trainer.reference=copy")
+COMPILED = ours("llmfw, cached and compiled", "trainer.reference=cache", "trainer.compile=layers")
+TRL_LIVE = trl("trl")
+TRL_CACHED = trl("trl, cached reference", precompute_ref_log_probs=True)
+TRL_CHECKPOINTED = trl("trl, checkpointing", gradient_checkpointing=True)
+TRL_COMPILED = trl("trl, cached and compiled", precompute_ref_log_probs=True, torch_compile=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A case's goals; ``sides`` are measured in turn."""
+
+    title: str
+    sides: Sequence[Side] = (INSTALLED, LIVE, TRL_LIVE, TRL_CACHED, TRL_CHECKPOINTED)
+    installed: record.Goal | None = None
+    of_flops: float | None = None
+    """Equal terms: least share of the FLOP ratio that the speed's ratio must reach."""
+    memory: record.Goal | None = None
+
+
+CASES = {
+    "ragged": Case(
+        title="CHAMP pairs, ragged", installed=("at least", 2.0), memory=("at most", 0.5),
+    ),
+    "prompt": Case(
+        title="prompt 512, answers 128", installed=("at least", 2.0), of_flops=0.9,
+    ),
+    "wide": Case(title="vocabulary 262,144", memory=("at most", 0.25)),
+}  # fmt: skip
+
+
+def task_of(name: str, folder: Path, *, threads: int, tiny: bool = False, warmup: int = 1) -> Task:
+    """Weights and batches of a case; ``tiny``: a small model and short pairs of the same kind."""
+    size = 2
+    if tiny:
+        model = tasks.made(folder / "tiny", tasks.TINY)
+        lengths = {
+            "ragged": [(9, 5, 18), (4, 17, 3), (6, 6, 2), (12, 3, 9)],
+            "prompt": [(64, 16, 16)] * 4,
+            "wide": [(8, 56, 56)] * 4,
+        }[name]
+        samples = tasks.made_pairs(lengths, tasks.TINY["vocab_size"])
+    elif name == "wide":
+        size = 4
+        model = tasks.made(folder / "wide", WIDE)
+        samples = tasks.made_pairs([(64, 448, 448)] * 8, WIDE["vocab_size"])
+    else:
+        model = tasks.smollm2()
+        samples = (
+            tasks.champ_pairs(8) if name == "ragged" else tasks.made_pairs([(512, 128, 128)] * 4, 49_152)
+        )
+    return Task(
+        name=name, kind="dpo", model=model, batches=tasks.in_steps(samples, size, warmup=warmup),
+        micro_batch=size, warmup=warmup, threads=threads,
+    )  # fmt: skip
+
+
+def measure(name: str, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A case's rows."""
+    case = CASES[name]
+    task = task_of(name, folder, threads=options.threads, tiny=options.tiny)
+    size = 256 if options.tiny else 2048
+    found, rates = harness.interleave(task, case.sides, options.repetitions, gemm_size=size)
+    rows = rows_of(case, task, found, rates)
+    if not options.no_compile:
+        again = task_of(name, folder, threads=options.threads, tiny=options.tiny, warmup=COMPILED_WARMUP)
+        compiled, _ = harness.interleave(again, (COMPILED, TRL_COMPILED), options.repetitions, gemm_size=size)
+        mine, theirs = compiled[COMPILED.name], compiled[TRL_COMPILED.name]
+        rows.append(harness.speed_row(f"{case.title}: compiled, cached reference on both", mine, theirs))
+        rows.append(
+            harness.speed_row(
+                f"{case.title}: compiled and cached against TRL as installed", mine, found[TRL_LIVE.name]
+            )
+        )
+    return rows
+
+
+def rows_of(
+    case: Case, task: Task, found: Mapping[str, Measured], rates: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The rows of what was measured without compilation."""
+    installed, live = found[INSTALLED.name], found[LIVE.name]
+    plain, cached, small = (found[side.name] for side in (TRL_LIVE, TRL_CACHED, TRL_CHECKPOINTED))
+    title = case.title
+    ratio = flop_ratio(task, live)
+    speed = statistics.median(live.rates) / statistics.median(plain.rates)
+    equal = record.row(
+        f"{title}: equal terms, share of the FLOP ratio reached", ours=speed / ratio, unit="share",
+        repetitions=len(live.runs), goal=None if case.of_flops is None else ("at least", case.of_flops),
+        judged=speed / ratio, flop_ratio=ratio, speed_ratio=speed,
+    )  # fmt: skip
+    return [
+        harness.speed_row(
+            f"{title}: as installed", installed, plain, goal=case.installed,
+            ours_reference_seconds=installed.median("reference_seconds"),
+        ),
+        harness.speed_row(
+            f"{title}: equal terms, live reference", live, plain, flop_ratio=ratio, layouts=layouts(live),
+        ),
+        equal,
+        harness.speed_row(
+            f"{title}: cached reference on both", installed, cached,
+            ours_reference_seconds=installed.median("reference_seconds"),
+            peer_reference_seconds=cached.median("reference_seconds"),
+        ),
+        harness.memory_row(f"{title}: peak memory, as installed", installed, plain, goal=case.memory),
+        harness.memory_row(f"{title}: peak memory, live reference on both", live, plain),
+        harness.memory_row(f"{title}: peak memory, cached reference on both", installed, cached),
+        harness.memory_row(f"{title}: peak memory, TRL with gradient checkpointing", installed, small),
+        above_loaded(f"{title}: memory beyond what was loaded before step 1", installed, plain),
+        *harness.difference_rows(
+            f"{title}: equal terms", live, plain, loss=LOSS_BOUND, gradient=GRADIENT_BOUND
+        ),
+        harness.roofline_row(
+            f"{title}: equal terms", live, rates, harness.useful(task, reference=True), plain
+        ),
+    ]  # fmt: skip
+
+
+def flop_ratio(task: Task, live: Measured) -> float:
+    """What TRL computes (padded rows, prompts on both sides, logits of every position) over what we do."""
+    theirs = harness.spent_padded(task, reference=True, all_logits=True, logits_again=True)
+    return theirs / harness.spent(live, reference=True)
+
+
+def layouts(measured: Measured) -> list[str]:
+    """The layouts that our side chose, each once."""
+    steps = measured.runs[0]["steps"][measured.task.warmup :]
+    return sorted({layout for step in steps for layout in step["layouts"]})
+
+
+def above_loaded(case: str, ours: Measured, peer: Measured) -> dict[str, Any]:
+    """The peak less what the process held before its first step: a step's work, the optimizer's state."""
+
+    def median(one: Measured) -> float:
+        return statistics.median(run["peak_gib"] - run["loaded_gib"] for run in one.runs)
+
+    return record.row(
+        case, ours=median(ours), peer=median(peer), peer_name=peer.side.name, unit="GiB",
+        repetitions=len(ours.runs), ours_name=ours.side.name,
+    )  # fmt: skip
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--no-compile", action="store_true", help="leave the compiled rows out")
+    parser.add_argument("--tiny", action="store_true", help="small models: whether everything runs")
+    parser.add_argument("--out", type=Path, default=record.RESULTS, help="folder of the result")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> Path:
+    """Measure, write the result, print a line per row."""
+    options = parse(words)
+    versions = record.peer_versions("trl", "trl", "torch", "transformers")
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.cases:
+            rows += measure(name, Path(folder), options)
+    sides = [*CASES["ragged"].sides, *(() if options.no_compile else (COMPILED, TRL_COMPILED))]
+    settings = {
+        "threads": options.threads, "tiny": options.tiny, "dtype": "float32", "lr": Task.lr,
+        "warm-up steps": 1, "warm-up steps, compiled": COMPILED_WARMUP, "sides": harness.stated(sides),
+    }  # fmt: skip
+    path = record.write("dpo_step", rows, versions=versions, folder=options.out, settings=settings)
+    record.tell(rows)
+    print(f"wrote {path.name}")
+    return path
+
+
+if __name__ == "__main__":
+    main()

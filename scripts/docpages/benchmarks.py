@@ -1,0 +1,162 @@
+"""docs/benchmarks.md: what was measured beside others, from ``benchmarks/results/*.json`` alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from docpages.conformance import table
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+PROGRAMS = {
+    "dpo_step": (
+        "A DPO step",
+        "Against TRL's own trainer, all weights trained in float32 on the same token ids.",
+    ),
+    "sft_step": (
+        "A step of supervised fine-tuning",
+        "Against a plain torch loop, TRL's trainer and LitGPT, on the same token ids.",
+    ),
+    "startup": (
+        "Waiting",
+        "From the start of a process to its end, or to the end of its first optimizer step.",
+    ),
+    "gpu": (
+        "On a GPU",
+        "The shapes of larger models with random weights in bfloat16; memory is that of the tensors.",
+    ),
+    "trl_ld_dpo": (
+        "Equality with TRL's losses",
+        "DPO, IPO and LD-DPO: loss and every gradient of one batch against TRL's.",
+    ),
+}
+"""Name of a result -> (title, one sentence), in the page's order."""
+INTRO = """\
+# Benchmarks
+
+Each table is made by one command from a file under `benchmarks/results/`, which also says the machine, the
+versions, the commit, every side's settings and the spread of the repetitions. A peer runs in an environment
+of its own (`benchmarks/peers/NAME.txt`), as a process of its own, on the same files: weights as safetensors,
+batches as token ids. The sides take turns, every repetition is a fresh process, figures are medians. One step
+warms up; after it a step counts from the last one's end to its own, with the making of its batch, the
+optimizer and the logging. Tokens are real ones: whole sequences with their prompts (a pair's prompt with each
+of its two answers), no padding, the same number for every side. Memory is the highest resident memory of the
+process. A ratio is ours over the peer's.
+
+*Useful FLOP/s over the GEMM rate* is the roofline: the operations that a step needs at least (no padding, a
+pair's prompt once, logits of the trained tokens alone; the formula stands in `benchmarks/flops.py`) over the
+time that it took, as a share of what a large matrix product reached on the same machine between the same
+runs.
+
+A goal that was missed stays in its table as missed."""
+
+
+def benchmarks_page(note: str, results: Path = RESULTS) -> str:
+    """The page; ``note`` begins it. A result that isn't there is named as not measured."""
+    parts = [note + INTRO]
+    for name, (title, sentence) in PROGRAMS.items():
+        path = results / f"{name}.json"
+        parts.append(f"## {title}\n\n{sentence} `python -m benchmarks.{name}`")
+        if path.is_file():
+            parts += section(json.loads(path.read_text(encoding="utf-8")))
+        else:
+            parts.append("Not measured yet.")
+    return "\n\n".join(parts) + "\n"
+
+
+def section(result: Mapping[str, Any]) -> list[str]:
+    """A result's paragraphs: where and when, the table, a line for each goal, the settings."""
+    rows = result["rows"]
+    parts = [where(result), rows_table(rows)]
+    goals = [goal_line(row) for row in rows if row["goal"] is not None]
+    if len(goals) > 24:  # a list of equal lines says less than their number
+        met = sum(row["met"] for row in rows)
+        missed = [goal_line(row) for row in rows if row["goal"] is not None and not row["met"]]
+        goals = [f"- {met} of {len(goals)} goals met.", *missed]
+    if goals:
+        parts.append("\n".join(goals))
+    if sides := result.get("settings", {}).get("sides"):
+        parts.append("\n".join(f"- *{name}*: {settings(given)}" for name, given in sides.items()))
+    return parts
+
+
+def where(result: Mapping[str, Any]) -> str:
+    """Machine, versions, date and commit in one line."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    processor = machine["processor"] or machine["architecture"]
+    on = f"{result['gpu']}, " if "gpu" in result else ""
+    said = result.get("settings", {})
+    threads = f", {said['threads']} threads" if "threads" in said else ""
+    rough = " Small models, for a look at whether it runs: no measurement." if said.get("tiny") else ""
+    on += f"{processor}, {machine['cores']} cores{threads}, {machine['system']}, Python {machine['python']}"
+    return f"{on}; {versions}; {result['date']}, commit `{result['commit'][:10]}`.{rough}"
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """All rows."""
+    titles = ("case", "ours", "peer's", "peer", "unit", "ratio", "goal", "")
+    return table(titles, [cells(row) for row in rows])
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the table."""
+    judged = row.get("judged", row.get("difference"))
+    ratio = number(row["ratio"])
+    if judged is not None and row["unit"] != "share":
+        ratio = f"{number(judged)} apart"
+    return (
+        row["case"],
+        number(row["ours"]) + between(row.get("ours_spread")),
+        number(row["peer"]) + between(row.get("peer_spread")),
+        row["peer_name"] or "",
+        row["unit"],
+        ratio,
+        wanted(row),
+        {True: "met", False: "**missed**", None: ""}[row.get("met")],
+    )
+
+
+def number(value: float | None) -> str:
+    """Four digits that count."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def between(spread: Sequence[float] | None) -> str:
+    """The smallest and the largest of the repetitions, where they differ."""
+    if not spread or spread[0] == spread[1]:
+        return ""
+    return f" ({number(spread[0])} to {number(spread[1])})"
+
+
+def wanted(row: Mapping[str, Any]) -> str:
+    """A row's goal in words."""
+    return "" if row["goal"] is None else f"{row.get('goal_is') or 'at most'} {row['goal']:g}"
+
+
+def goal_line(row: Mapping[str, Any]) -> str:
+    """A sentence: met or missed, by what."""
+    judged = row.get("judged", row.get("difference"))
+    value = row["ratio"] if judged is None else judged
+    said = "Met" if row["met"] else "**Missed**"
+    what = "the ratio" if judged is None else "it"
+    line = f"- {said}: {row['case']}; {what} is {number(value)}, the goal {wanted(row)}"
+    if row.get("interval") and None not in row["interval"]:
+        low, high = row["interval"]
+        line += f", the 95% interval {number(low)} to {number(high)}"
+    if row.get("flop_ratio"):
+        line += f" (the peer's FLOPs over ours: {number(row['flop_ratio'])})"
+    if row.get("bound"):
+        line += f". {row['bound']}"
+    return line + ("" if line.endswith(".") else ".")
+
+
+def settings(given: Mapping[str, Any] | Sequence[str]) -> str:
+    """What a side ran with, as code."""
+    if isinstance(given, Mapping):
+        words = [f"{key}={value}" for key, value in given.items()]
+    else:
+        words = list(given)
+    return ", ".join(f"`{word}`" for word in words) or "its defaults"

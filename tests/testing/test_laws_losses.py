@@ -149,6 +149,17 @@ def test_a_margin_with_an_offset(tmp_path: Path):
     assert_only("swap", tmp_path, "loss", match="differ by 0.2 in size", **change)
 
 
+def test_margins_that_make_up_for_each_other_in_a_metric(tmp_path: Path):
+    """Four pairs are off by 0.1, -0.1, 0.1, -0.1, so that their sum is right; there are no details."""
+    change = bent(
+        'margin, (_, count) = out.details["margin"], out.metrics["rewards/margins"]',
+        "signs = [1 - 2 * (pair % 2) for pair in range(len(margin))]",
+        "total = sum(value + 0.1 * sign for value, sign in zip(margin, signs))",
+        'return replace(out, details={}, metrics={**out.metrics, "rewards/margins": (total, count)})',
+    )
+    assert_broken("swap", tmp_path, "loss", match="differ by 0.2 in size", **change)
+
+
 def test_a_gradient_for_the_reference(tmp_path: Path):
     """Of value 0."""
     change = bent(

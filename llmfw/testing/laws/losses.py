@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from llmfw.testing.loss_calls import Bench, Given, bench, close, pairs, parts_ap
 
 if TYPE_CHECKING:
     from llmfw.core.batch import Batch, LossOutput
+    from llmfw.testing.pairs import Pair
     from llmfw.testing.subject import Subject
 
 _PRECISIONS = ((torch.float64, 1e-10), (torch.float32, 1e-5))
@@ -151,26 +153,33 @@ def _same_numbers(got: LossOutput, want: LossOutput, tolerance: float, where: st
 
 @law("swap", "loss")
 def swap(subject: Subject) -> None:
-    """Exchanging the chosen and rejected answers negates every pair's margin."""
+    """Exchanging the chosen and rejected answers negates every pair's margin: those of details['margin'], or
+    of the metric rewards/margins for each pair alone.
+    """
     found, samples = bench(subject), pairs()
     if found.loss.batch_kind != "preference":
         raise NotApplicable("it isn't a loss over pairs")
     with torch.no_grad():
-        one = _margins(found.call(found.batch(samples)))
-        other = _margins(found.call(found.batch([pair.swapped for pair in samples])))
-    worst = max((abs(a + b) for a, b in zip(one, other, strict=True)), default=0.0)
-    if worst > 1e-9 * max(1.0, *map(abs, one)):
+        margins = _margins(found, samples)
+        swapped = _margins(found, [pair.swapped for pair in samples])
+    sums = [abs(a + b) for a, b in zip(margins, swapped, strict=True)]
+    worst = sums.index(max(sums))
+    if not sums[worst] <= 1e-9 * max(1.0, *map(abs, margins)):
         raise broken(
-            f"margin and swapped margin differ by {worst:.3g} in size ({one[0]:.6g} and {other[0]:.6g})",
+            f"margin and swapped margin differ by {sums[worst]:.3g} in size "
+            f"({margins[worst]:.6g} and {swapped[worst]:.6g})",
             mend="take the margin as the chosen side's score minus the rejected side's, of the same function",
         )
 
 
-def _margins(output: LossOutput) -> list[float]:
-    if "margin" in output.details:
-        return [float(value) for value in output.details["margin"]]
-    if "rewards/margins" in output.metrics:
-        return [float(output.metrics["rewards/margins"][0])]
+def _margins(found: Bench, samples: Sequence[Pair]) -> list[float]:
+    """One a pair; a metric is a sum, in which those of several pairs could make up for each other."""
+    together = found.call(found.batch(samples))
+    if "margin" in together.details:
+        return [float(value) for value in together.details["margin"]]
+    if "rewards/margins" in together.metrics:
+        apart = [found.call(found.batch([pair])) for pair in samples]
+        return [float(output.metrics["rewards/margins"][0]) for output in apart]
     raise NotApplicable("it tells no margin: neither details['margin'] nor the metric rewards/margins")
 
 

@@ -13,7 +13,7 @@ from llmfw.core import discovery
 from llmfw.core.assemble import Settled, assemble, settle
 from llmfw.core.costs import Part, mean_parts
 from llmfw.core.errors import LlmfwError, PluginError, UsageError
-from llmfw.core.evidence.order import consumed
+from llmfw.core.evidence.order import apart, consumed
 from llmfw.core.evidence.verdict import spread
 from llmfw.core.fit import FitResult
 from llmfw.core.records import Estimate
@@ -347,20 +347,14 @@ def _order(results: Mapping[str, Mapping[int, FitResult]], seeds: Sequence[int])
     """Whether the runs of each seed consumed the same samples in the same order, and a line that says so."""
     count = 0
     for seed in seeds:
-        seen = {arm: consumed(found[seed].dir) for arm, found in results.items()}
-        if any(ids is None for ids in seen.values()):
+        seen = [(arm, consumed(found[seed].dir)) for arm, found in results.items()]
+        known = [(arm, ids) for arm, ids in seen if ids is not None]
+        if len(known) < len(seen):
             return None, "some runs made their own data in rounds, so the order of data isn't compared"
-        first = seen[WITH] or []
-        count += len(first)
-        for arm, ids in seen.items():
-            if ids != first:
-                at = next((n for n, (a, b) in enumerate(zip(first, ids or ())) if a != b), None)
-                where = (
-                    f"{len(first)} samples beside {len(ids or ())}"
-                    if at is None
-                    else f"from sample {at + 1} on"
-                )
-                return False, f"{WITH} and {arm} saw different data ({where}, seed {seed})"
+        if differing := apart(known, whole=True):
+            old, new, where = differing
+            return False, f"{old} and {new} saw different data ({where}, seed {seed})"
+        count += len(known[0][1])
     of = "" if len(seeds) == 1 else f", {len(seeds)} seeds"
     return True, f"checked: all runs of a seed saw the same samples in the same order ({count} samples{of})"
 

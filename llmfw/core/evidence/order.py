@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from llmfw.core.claims import Claim
@@ -21,20 +20,37 @@ def consumed(folder: Path) -> list[str] | None:
     return [name for step in sorted(events) for name in events[step]["sample_ids"]]
 
 
+def apart(seen: Sequence[tuple[str, Sequence[str]]], *, whole: bool = False) -> tuple[str, str, str] | None:
+    """Two arms (name, ids) of which neither saw what the other saw first, and where they differ; None: there
+    are none. A longer training may go on, unless the ``whole`` of it counts.
+    """
+    # whatever agrees with the longest agrees with each other; of neighbours a short one would hide the rest
+    most = max(range(len(seen)), key=lambda at: len(seen[at][1]))
+    for at in range(len(seen)):
+        (old, before), (new, after) = (seen[one] for one in sorted((at, most)))
+        step = next((n for n, (one, other) in enumerate(zip(before, after)) if one != other), None)
+        if step is not None:
+            where = f"sample {step + 1} is {before[step]!r} and {after[step]!r}"
+        elif bool(before) != bool(after):
+            where = "one of them saw no data"
+        elif whole and len(before) != len(after):
+            where = f"{len(before)} samples and {len(after)}"
+        else:
+            continue
+        return old, new, where
+    return None
+
+
 def check_order(claim: Claim, seed: int, seen: Sequence[tuple[str, Sequence[str]]], file: Path) -> None:
-    """Refuse two arms (name, ids) of which neither saw what the other saw first; a longer training may go on.
+    """Refuse arms that saw different data.
 
     Raises:
         PluginError: with both arms, and the first sample that differs.
     """
-    for (old, before), (new, after) in pairwise(seen):
-        step = next((n for n, (one, other) in enumerate(zip(before, after)) if one != other), None)
-        if step is not None or bool(before) != bool(after):
-            where = "one of them saw no data" if step is None else (
-                f"sample {step + 1} is {before[step]!r} and {after[step]!r}"
-            )  # fmt: skip
-            raise PluginError(
-                "EVIDENCE-ORDER", f"arms {old!r} and {new!r} of seed {seed} saw different data: {where}",
-                mend="give them the same data, or own_data=True where data are what is compared",
-                file=file, key=claim.id,
-            )  # fmt: skip
+    if found := apart(seen):
+        old, new, where = found
+        raise PluginError(
+            "EVIDENCE-ORDER", f"arms {old!r} and {new!r} of seed {seed} saw different data: {where}",
+            mend="give them the same data, or own_data=True where data are what is compared",
+            file=file, key=claim.id,
+        )  # fmt: skip

@@ -65,7 +65,7 @@ def in_two_processes(words: Sequence[str], plugins: Sequence[str], folder: Path)
         start_new_session=True,
     ) as first:
         try:
-            _, told = first.communicate(timeout=_LIMIT)
+            _, said = first.communicate(timeout=_LIMIT)
         except subprocess.TimeoutExpired:
             raise broken(
                 f"a run in two processes doesn't end within {_LIMIT} s",
@@ -75,7 +75,7 @@ def in_two_processes(words: Sequence[str], plugins: Sequence[str], folder: Path)
             with suppress(ProcessLookupError):
                 os.killpg(first.pid, signal.SIGKILL)
     if first.returncode:
-        lines = [line for line in told.splitlines() if "rror" in line] or told.splitlines()
+        lines = [line for line in said.splitlines() if "rror" in line] or said.splitlines()
         raise broken(
             f"a run in two processes fails: {lines[-1] if lines else f'exit code {first.returncode}'}",
             mend="let every process do the same",

@@ -14,7 +14,7 @@ from typing import Any
 from llmfw.core.assemble import versions
 from llmfw.core.claims import Size
 from llmfw.core.config import load_config
-from llmfw.core.errors import PluginError, UsageError
+from llmfw.core.errors import DataError, PluginError, UsageError
 from llmfw.core.evidence.arms import Bench, failed_without_start, settings_of
 from llmfw.core.evidence.document import entry_of, read_evidence
 from llmfw.core.evidence.git import tree_of
@@ -129,9 +129,17 @@ def finished(schedule: Schedule) -> RunRecord | None:
 
 
 def read_finished(schedule: Schedule, folder: Path) -> Reproduced:
-    """What a finished run of claims brought."""
+    """What a finished run of claims brought.
+
+    Raises:
+        DataError: its evidence.json is gone.
+    """
     evidence = read_evidence(folder)
-    assert evidence is not None
+    if evidence is None:
+        raise DataError(
+            "EVIDENCE-FILE", "the run of these claims has finished, but this file of it is gone",
+            mend="remove the run's folder, then run the claims again", file=folder / FILE,
+        )  # fmt: skip
     return Reproduced(plugin=schedule.stated.name, dir=folder, size=schedule.size, evidence=evidence)
 
 

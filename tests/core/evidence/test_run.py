@@ -16,9 +16,9 @@ import pytest
 
 import llmfw
 from llmfw.core import discovery
-from llmfw.core.errors import CheckpointError, PluginError, UsageError
+from llmfw.core.errors import CheckpointError, DataError, PluginError, UsageError
 from llmfw.core.evidence.document import faults, read_evidence
-from llmfw.core.evidence.run import finished, run_claims
+from llmfw.core.evidence.run import finished, read_finished, run_claims
 from llmfw.core.evidence.schedule import make_schedule
 from llmfw.core.evidence.stated import read_claims
 from llmfw.core.series import children_of
@@ -315,6 +315,17 @@ def test_a_finished_run_is_found_again_and_a_changed_one_is_not(site):
     found = run_claims(plan)
     assert finished(plan).dir == found.dir
     assert finished(schedule(site, FUNCTIONS + "\n# changed\n")) is None
+
+
+def test_a_finished_run_without_its_evidence_is_an_error_of_one_line(site):
+    plan = schedule(site, FUNCTIONS)
+    found = run_claims(plan)
+    assert read_finished(plan, found.dir).evidence == found.evidence
+    (found.dir / "evidence.json").unlink()
+    with pytest.raises(DataError, match=r"evidence.json: the run of these claims has finished, but") as told:
+        read_finished(plan, finished(plan).dir)
+    assert told.value.code == "EVIDENCE-FILE"
+    assert "\n" not in str(told.value)
 
 
 def test_python_has_it_too(site):

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from llmfw.core.errors import UsageError
+from llmfw.core.settings.strict_yaml import plain
 from llmfw.testing.laws import KINDS
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -36,6 +37,8 @@ def check_name(name: str, kind: str) -> None:
 
     if re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) is None or keyword.iskeyword(name):
         raise refuse("can't name a package", "use lower-case letters, digits and single underscores")
+    if plain(name) != name:
+        raise refuse("is no text but a value in YAML, where settings name plugins")
     if len(name) > _LONGEST:
         raise refuse(f"is longer than {_LONGEST} characters", "choose a shorter name")
     if name in _core_words():

@@ -121,12 +121,13 @@ class Filling:
     def _take(self, first: bool) -> tuple[dict[bytes, Any], Claim | None]:
         """What this process computes next: the longest that nobody has computed or claimed."""
         with self._lock:
+            # claims first: one that is given back after this look has its part written by now
+            held = self._claims.held()
             self._cache.read()
             self._todo = {key: one for key, one in self._todo.items() if not self._cache.has(key)}
             self._left = sum(_tokens(one) for one in self._todo.values())
             if first:
                 self._all = self._left
-            held = self._claims.held()
             taken: dict[bytes, Any] = {}
             tokens, room = 0, self._room()
             for key, example in self._todo.items():

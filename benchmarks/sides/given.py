@@ -118,16 +118,12 @@ def work(batch: Batch) -> dict[str, Any]:
     """Positions, pairs of query and key, and logits of a batch as it's laid out, and the layout's name."""
     rows, width = batch.input_ids.shape
     told = {"positions": rows * width, "logits": batch.tokens}
-    spans = getattr(batch, "spans", None)
-    if spans is None:
+    if batch.spans is None:
         return told | {"pairs": rows * width * (width + 1) // 2, "layout": "padded"}
-    start, stop, parent = ([int(value) for value in part] for part in (spans.start, spans.stop, spans.parent))
+    spans = batch.spans.spans
     pairs = 0
-    for own, above in enumerate(parent):
-        length = stop[own] - start[own]
-        pairs += length * (length + 1) // 2
-        while above >= 0:
-            pairs += length * (stop[above] - start[above])
-            above = parent[above]
-    layout = "shared_prompt" if any(above >= 0 for above in parent) else "packed"
-    return told | {"pairs": pairs, "layout": layout}
+    for number, span in enumerate(spans):
+        above = batch.spans.line(number)[:-1]
+        pairs += len(span) * (len(span) + 1) // 2 + len(span) * sum(len(spans[other]) for other in above)
+    shared = any(span.parent is not None for span in spans)
+    return told | {"pairs": pairs, "layout": "shared_prompt" if shared else "packed"}

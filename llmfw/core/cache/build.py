@@ -1,4 +1,4 @@
-"""The user's cache: things that are costly to make, built once under a lock, never half."""
+"""Building a cached thing: once, under a lock, never half."""
 
 from __future__ import annotations
 
@@ -15,28 +15,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from llmfw.core.errors import ResourceError, UsageError
+from llmfw.core.cache.place import cache_dir, mark_used, unwritable
+from llmfw.core.errors import ResourceError
 
 _log = logging.getLogger(__name__)
 _STAGING = ".staging-"
-
-
-def cache_dir(kind: str) -> Path:
-    """The folder for one kind of cached thing (``models``, ``tokens``, ``verdicts`` ...), made if absent.
-
-    It lies in ``$LLMFW_CACHE``, else in ``$XDG_CACHE_HOME/llmfw``, else in ``~/.cache/llmfw``.
-
-    Raises:
-        UsageError: the folder can't be made or written.
-    """
-    own, xdg = os.environ.get("LLMFW_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    root = Path(own) if own else (Path(xdg) if xdg else Path.home() / ".cache") / "llmfw"
-    folder = root.expanduser().absolute() / kind
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return folder
 
 
 def locked_build(target: Path, build: Callable[[Path], None]) -> Path:
@@ -52,6 +35,7 @@ def locked_build(target: Path, build: Callable[[Path], None]) -> Path:
         ResourceError: the disk is full.
     """
     if target.is_dir():
+        mark_used(target)
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +52,7 @@ def locked_build(target: Path, build: Callable[[Path], None]) -> Path:
                 mend="free space or set LLMFW_CACHE to another disk",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and _within(error.filename, target.parent):
-            raise _unwritable(target.parent, error) from error
+            raise unwritable(target.parent, error) from error
         raise
     return target
 
@@ -140,12 +124,3 @@ def _build(target: Path, build: Callable[[Path], None]) -> None:
 
 def _within(name: object, folder: Path) -> bool:
     return isinstance(name, (str, Path)) and Path(name).is_relative_to(folder)
-
-
-def _unwritable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(
-        "CACHE",
-        f"the cache folder can't be written ({error.strerror})",
-        file=folder,
-        mend="set LLMFW_CACHE to a folder that can be written",
-    )

@@ -1,0 +1,8 @@
+"""The user's cache: things that are costly to make, built once under a lock, never half."""
+
+from __future__ import annotations
+
+from llmfw.core.cache.build import cached_json, locked_build, sync_folder
+from llmfw.core.cache.place import cache_dir, cache_root, mark_used
+
+__all__ = ["cache_dir", "cache_root", "cached_json", "locked_build", "mark_used", "sync_folder"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from llmfw.core import plan
 from tests.testing.base_toys import assert_only, mutant, outcomes
 
 _DRAW = "shift = torch.randn(norm.weight.shape, generator=generator).to(norm.weight)"
@@ -100,6 +103,24 @@ def test_an_addition_without_a_word_is_found(tmp_path: Path):
         surgery=(_DRAW, silent),
         match=r"added model\.norm\.extra without a word",
     )
+
+
+@pytest.mark.parametrize(
+    "refusal", ["packing", "right_padding", "quantised", "custom_cache", "chunked_prefill"]
+)
+def test_a_refusal_that_a_plan_passes_over_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: str
+):
+    """The core keeps the refusal; with its check taken out there is a plan, and the law says so."""
+    wiring = (
+        '                name="base_surgery",',
+        f'                name="base_surgery", refuses=("{refusal}",),',
+    )
+    name = mutant(tmp_path, "surgery", plugin=wiring)
+    assert outcomes(tmp_path, name, only=["refusals-hold"])["refusals-hold"].status == "passed"
+    monkeypatch.setattr(plan, "_check_refusals", lambda *given: None)
+    found = outcomes(tmp_path, name, only=["refusals-hold"])["refusals-hold"]
+    assert found.status == "failed" and f"it refuses {refusal}, but there is a plan with it" in found.message
 
 
 def test_a_surgery_that_goes_by_columns_is_found(tmp_path: Path):

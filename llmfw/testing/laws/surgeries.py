@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,7 @@ from llmfw.core.errors import LlmfwError
 from llmfw.core.models.names import plain_name
 from llmfw.core.models.rng import generator_of
 from llmfw.core.policies import policy_over
+from llmfw.testing.distributions import installed, write_plugin
 from llmfw.testing.laws import broken, law
 from llmfw.testing.layouts import layouts, samples
 from llmfw.testing.operations import Operation, operate, planned, state_of, surgeries
@@ -21,6 +23,25 @@ from llmfw.testing.watching import outputs, watched
 
 _CLOSE = 1e-4
 """Largest difference of a sample's log-probs between two layouts, in nats: sums in other orders."""
+_MET: Mapping[str, Sequence[Mapping[str, str]]] = {
+    "packing": ({"data.packing": "true"}, {"trainer.layout": "packed"}),
+    "shared_prompt": ({"trainer.layout": "shared_prompt"},),
+    "right_padding": ({"trainer.layout": "padded", "trainer.micro_batch": "2"},),
+    "quantised": ({"model.quantization": "int8", "adapter.kind": "lora"},),
+}
+"""Refusal -> settings each of which meets it."""
+_MET_BY_A_CACHE = ("custom_cache", "chunked_prefill")
+_CACHE = """
+from dataclasses import replace
+from llmfw import Plugin, hookimpl
+from llmfw.core.generation import FULL_CACHE
+
+class Toy(Plugin):
+    @hookimpl
+    def llmfw_kv_cache(self, run, model_config):
+        return replace(FULL_CACHE, name="kit_cache", prefill_chunk=4)
+"""
+"""A plugin whose cache meets both: it is the full one, filled four positions at a time."""
 
 
 @law("untouched-weights", "surgery")
@@ -124,19 +145,18 @@ def reports_truly(subject: Subject) -> None:
 
 @law("refusals-hold", "surgery")
 def refusals_hold(subject: Subject) -> None:
-    """The plan stops what a surgery refuses; of packing, right and left padding what it doesn't refuse gives
-    each sample the log-probs that it has alone in its row."""
+    """The plan stops what a surgery refuses of packing, shared_prompt, right_padding, quantised, custom_cache
+    and chunked_prefill (nothing that a plan knows meets static_cache and compile: those aren't tried); of
+    packing, right and left padding what it doesn't refuse gives each sample the log-probs that it has alone
+    in its row."""
     refused = {refusal for surgery in surgeries(subject) for refusal in surgery.refuses}
-    for refusal, changed in (
-        ("packing", {"data__packing": "true"}),
-        ("right_padding", {"trainer__micro_batch": "2"}),
-    ):
-        if refusal in refused and _plans(subject, **changed):
+    for refusal in sorted(refused & {*_MET, *_MET_BY_A_CACHE}):
+        if _plans_with(subject, refusal):
             raise broken(f"it refuses {refusal}, but there is a plan with it", mend="tell llmfw's makers")
     assembled = planned(subject)
     built, _ = operate(subject)
     policy, examples = policy_over(assembled, built), samples(assembled)
-    if not _plans(subject, data__packing="true"):
+    if not _plans_with(subject, "packing"):
         refused.add("packing")
     alone, found = layouts(examples, assembled.tokenizer.pad_token_id, built.module)
     plain = torch.cat([outputs(policy, batch) for batch in alone])
@@ -184,9 +204,19 @@ def _is_there(one: Operation, name: str) -> bool:
     return name in modules or name in one.after
 
 
-def _plans(subject: Subject, **changed: str) -> bool:
+def _plans_with(subject: Subject, refusal: str) -> bool:
+    """Whether there is a plan of the plugin that meets what is refused."""
+    if refusal not in _MET_BY_A_CACHE:
+        return any(_plans(subject, settings) for settings in _MET[refusal])
+    site = subject.folder / "cache"
+    write_plugin(site, "kit_cache", _CACHE, card='kinds = ["kv_cache"]\nverbs = ["generate"]\n')
+    with installed(site):
+        return _plans(subject, {}, "kit_cache")
+
+
+def _plans(subject: Subject, settings: Mapping[str, str], *others: str) -> bool:
     try:
-        subject.plan({key.replace("__", "."): value for key, value in changed.items()})
+        subject.plan(settings, plugins=[subject.name, *others])
     except LlmfwError:
         return False
     return True

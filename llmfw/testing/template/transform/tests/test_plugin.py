@@ -54,6 +54,12 @@ def test_every_form_of_row_has_a_text() -> None:
     assert "hello" in text_of({"messages": [{"role": "user", "content": "hello"}]})
 
 
+def test_of_no_rows_none_is_dropped() -> None:
+    plugin = plugin_module("my_method", "plugin")
+    told = plugin.MyMethod(plugin.MyMethod.Config()).apply([])
+    assert (told.items, told.metrics) == ([], {"dropped": 0, "share": 0.0})
+
+
 def test_a_similarity_above_one_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(llmfw.LlmfwError, match=r"my_method\.similarity"):
         llmfw.plan("model=tiny-llama", "my_method.similarity=1.5", plugins=["my_method"])

@@ -50,7 +50,7 @@ class MyMethod(Plugin):
         gone = {duplicate.index for duplicate in found}
         return Transformed(
             items=[row for index, row in enumerate(rows) if index not in gone],
-            metrics={"dropped": len(found), "share": len(found) / len(rows)},
+            metrics={"dropped": len(found), "share": len(found) / max(1, len(rows))},
             tables={
                 "dropped": [
                     {"id": rows[d.index]["id"], "of": rows[d.of]["id"], "similarity": d.similarity}

@@ -168,6 +168,9 @@ class Meter:
             self._parts[key] = {"gib": size / 2**30, "note": one.note}
             if not one.changed and not one.made:
                 self._parts[key]["ms"] = None
+        head = getattr(policy.module, "get_output_embeddings", lambda: None)()
+        if type(head) is nn.Linear:  # a hook on it would turn log-probs from the weight itself to its calls
+            keys.pop(id(head), None)
         modules = [policy.module, *policy.companions.values()]
         for part in {id(part): part for whole in modules for part in whole.modules()}.values():
             if id(part) in keys:

@@ -92,8 +92,10 @@ def test_costs_are_in_the_folder_and_in_the_journal_and_no_training_metrics():
     assert not [name for name in result.last if name.startswith(("plugin/", "cost/"))]
 
 
-@pytest.mark.parametrize("plugins", [["slow"], []])
-def test_measuring_changes_no_number(plugins: list[str], monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("plugins", "precision"), [(["slow"], "32-true"), (["slow"], "bf16-mixed"), ([], "32-true")]
+)
+def test_measuring_changes_no_number(plugins: list[str], precision: str, monkeypatch: pytest.MonkeyPatch):
     """The same run with every step measured and with none: losses, weights, held-out values, bit for bit."""
     from safetensors.torch import load_file
 
@@ -101,7 +103,7 @@ def test_measuring_changes_no_number(plugins: list[str], monkeypatch: pytest.Mon
 
     words = (*QUIET, "trainer.max_steps=4", "trainer.accumulate=2", "data.validation=0.3")
     words = (*(word for word in words if not word.startswith("adapter")), "adapter.kind=lora",
-             "adapter.dropout=0.1")  # fmt: skip
+             "adapter.dropout=0.1", f"trainer.precision={precision}")  # fmt: skip
     runs = []
     for steps in (frozenset({1, 2, 3, 4}), frozenset[int]()):
         monkeypatch.setattr(measuring, "sampled_steps", lambda *_, steps=steps: steps)

@@ -48,7 +48,6 @@ def profile(assembled: Assembled, *, steps: int, warmup: int, out: Path) -> Prof
     _refuse(assembled)
     check_launch(root.trainer)
     check_strategy(assembled.plan, root)
-    out.mkdir(parents=True, exist_ok=True)
     with (
         SignalWatch() as watch,
         pinned(root.trainer) as threads,
@@ -74,6 +73,7 @@ def profile(assembled: Assembled, *, steps: int, warmup: int, out: Path) -> Prof
             watch=watch,
             at_start=lambda module: _calibrate(assembled, job, module),
         )
+        out.mkdir(parents=True, exist_ok=True)
         plan = ways(steps, warmup)
         watched = Watched()
         module = _module(job, watched, len(plan))

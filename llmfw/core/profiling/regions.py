@@ -117,14 +117,18 @@ def _model(undo: ExitStack, phases: Phases, whole: nn.Module) -> None:
         if part == "other":
             phases.turn((group, "head"))
 
-    hooks = [decoder.register_forward_pre_hook(before), decoder.register_forward_hook(after)]
+    hooks = [
+        decoder.register_forward_pre_hook(before),
+        decoder.register_forward_hook(after, always_call=True),
+    ]
     for module, part in parts_of(decoder):
         if compiled(module) and "_compiled_call_impl" in vars(module):
             inner = _part(phases, part, vars(module)["_compiled_call_impl"])
             undo.enter_context(swapped(module, "_compiled_call_impl", inner))
             continue
         hooks.append(module.register_forward_pre_hook(lambda *_, part=part: phases.part(part)))
-        hooks.append(module.register_forward_hook(lambda *_: phases.leave()))
+        # also where a recomputation stops half-way, once it has what the backward pass needs
+        hooks.append(module.register_forward_hook(lambda *_: phases.leave(), always_call=True))
     for hook in hooks:
         undo.callback(hook.remove)
 

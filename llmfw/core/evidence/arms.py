@@ -117,7 +117,7 @@ class Bench:
             config={"seed": task.seed, "size": size, **settings},
         )
         with child as inner, peak_memory() as peak:
-            work = inner.dir / "work"
+            work = inner.dir / "files"
             shutil.rmtree(work, ignore_errors=True)  # what a killed process left would be taken for results
             work.mkdir()
             where = Workspace(dir=work.absolute(), seed=task.seed, size=size, starts_from=starts_from)

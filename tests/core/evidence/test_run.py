@@ -56,7 +56,7 @@ def test_every_arm_is_a_child_and_its_values_are_those_of_the_same_run_by_hand(s
     assert places[:4] == ["seed-1/few", "seed-1/many", "seed-1/slow", "seed-1/counted"]
     assert {read_record(found.dir / place).parent for place in places} == {parent.id}
     assert read_record(found.dir / "seed-1/counted").verb == "measure"
-    assert (found.dir / "seed-1/counted/work/left.txt").read_text() == "kept"
+    assert (found.dir / "seed-1/counted/files/left.txt").read_text() == "kept"
     assert not (found.dir / "seed-1/few/checkpoints").exists()
     assert (found.dir / "seed-1/few/final").is_dir()
     (shared,) = (found.dir / "seed-1").glob("shared-*")  # one folder for the three trainings

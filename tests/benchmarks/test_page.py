@@ -1,0 +1,97 @@
+"""docs/benchmarks.md is made of the results alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import record
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def page(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from docpages import benchmarks
+
+    yield benchmarks
+    for name in [name for name in sys.modules if name.split(".")[0] == "docpages"]:
+        del sys.modules[name]
+
+
+def rows():
+    row = record.row
+    return [
+        row(
+            "ragged: as installed", ours=200.0, peer=100.0, peer_name="trl", unit="tokens/s", repetitions=3,
+            goal=("at least", 2.0), ours_spread=[190.0, 210.0], peer_spread=[100.0, 100.0], flop_ratio=1.5,
+        ),
+        row(
+            "wide: peak memory", ours=3.0, peer=6.0, peer_name="trl", unit="GiB", repetitions=3,
+            goal=("at most", 0.25),
+        ),
+        row(
+            "ragged: loss", ours=0.5, peer=0.5, peer_name="trl", unit="nats", repetitions=3,
+            goal=("at most", 1e-4), judged=2e-6,
+        ),
+        row(
+            "ragged: useful FLOP/s over the GEMM rate", ours=0.4, peer=0.2, peer_name="trl",
+            unit="share of the GEMM rate", repetitions=3, kind="roofline",
+        ),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    settings = {"threads": 2, "sides": {"llmfw": ["trainer.layout=auto"], "trl": {"bf16": False}, "raw": []}}
+    record.write("dpo_step", rows(), versions={"trl": "1.16.0"}, folder=tmp_path, settings=settings)
+    return tmp_path
+
+
+def test_every_row_stands_in_the_table_with_its_goal(page, results):
+    text = page.benchmarks_page("", results)
+    assert "| ragged: as installed | 200 (190 to 210) | 100 | trl | tokens/s | 2 | at least 2 | met |" in text
+    assert "| wide: peak memory | 3 | 6 | trl | GiB | 0.5 | at most 0.25 | **missed** |" in text
+    assert "| ragged: loss | 0.5 | 0.5 | trl | nats | 2e-06 apart | at most 0.0001 | met |" in text
+    roofline = "| ragged: useful FLOP/s over the GEMM rate | 0.4 | 0.2 | trl | share of the GEMM rate | 2 |"
+    assert roofline in text
+
+
+def test_each_goal_has_a_sentence_that_says_whether_it_was_met(page, results):
+    text = page.benchmarks_page("", results)
+    met = (
+        "- Met: ragged: as installed; the ratio is 2, the goal at least 2 (the peer's FLOPs over ours: 1.5)."
+    )
+    assert met in text
+    assert "- **Missed**: wide: peak memory; the ratio is 0.5, the goal at most 0.25." in text
+    assert "- Met: ragged: loss; it is 2e-06, the goal at most 0.0001." in text
+
+
+def test_the_settings_of_each_side_are_shown(page, results):
+    text = page.benchmarks_page("", results)
+    assert "- *llmfw*: `trainer.layout=auto`\n- *trl*: `bf16=False`\n- *raw*: its defaults" in text
+
+
+def test_what_was_not_measured_is_said_and_what_was_only_tried_too(page, tmp_path):
+    record.write("startup", rows()[:1], versions={}, folder=tmp_path, settings={"tiny": True})
+    text = page.benchmarks_page("NOTE\n", tmp_path)
+    assert text.startswith("NOTE\n# Benchmarks")
+    assert text.count("Not measured yet.") == len(page.PROGRAMS) - 1
+    assert "no measurement" in text
+
+
+def test_every_program_that_writes_a_result_has_its_section(page):
+    files = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    assert files <= set(page.PROGRAMS)
+    assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in page.PROGRAMS)
+
+
+def test_a_long_list_of_goals_is_counted(page, tmp_path):
+    many = [rows()[2] | {"case": f"case {number}"} for number in range(30)]
+    many[3]["met"] = False
+    record.write("trl_ld_dpo", many, versions={}, folder=tmp_path)
+    text = page.benchmarks_page("", tmp_path)
+    assert "- 29 of 30 goals met." in text and "- **Missed**: case 3;" in text and "- Met: case 4" not in text

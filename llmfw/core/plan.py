@@ -287,6 +287,9 @@ def _check_refusals(plan: Plan, manager: PluginManager, run: Run) -> None:
         if plan.facts.get("layouts", ["packed"])[0] == "padded"
         else None,
         "packing": ("packing", "set data.packing=false") if run.config.data.packing else None,
+        "compile": ("compiled regions", "set trainer.compile=none")
+        if run.config.trainer.compile != "none" and plan.verb in ("fit", "plan")
+        else None,
         "quantised": (f"a base in {run.config.model.quantization}", "set model.quantization=none")
         if run.config.model.quantization != "none"
         else None,

@@ -57,7 +57,9 @@ class ModelConfig(Settings):
     package: dict[str, Any] = _key(
         "presets only: distribution, version, sha256 and file that carry the weights", {}
     )
-    gradient_checkpointing: bool = _key("recompute activations in the backward pass", False)
+    gradient_checkpointing: bool = _key(
+        "recompute activations in the backward pass: transformers' name for trainer.recompute=layers", False
+    )
     trust_remote_code: bool = _key("run code from the model's repository; leave it off", False)
 
 
@@ -239,6 +241,23 @@ class TrainerConfig(Settings):
         choices=("32-true", "bf16-true", "bf16-mixed", "16-mixed"),
     )
     deterministic: bool = _key("refuse nondeterministic operations", True)
+    fused: str = _key(
+        "auto: norms, gated MLPs and rotary positions that are known run with fewer passes over memory, "
+        "answers the same to the bit; off: as transformers has them",
+        "auto",
+        choices=("auto", "off"),
+    )
+    recompute: str = _key(
+        "what is made again in the backward pass instead of kept: elementwise: norms and gated products; "
+        "layers: all inside a layer (as model.gradient_checkpointing); numbers are the same to the bit",
+        "none",
+        choices=("none", "elementwise", "layers"),
+    )
+    compile: str = _key(
+        "layers: torch.compile what stands between the layers' matrix products, one graph for all layers",
+        "none",
+        choices=("none", "layers"),
+    )
     threads: int | None = _key("CPU threads; null: the machine's cores divided by the processes", None)
     validate_every: int = _key("optimizer steps between validations; 0: at the end only", 0)
     validation_limit: int | None = _key("use at most this many held-out samples", None)

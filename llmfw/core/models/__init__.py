@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llmfw.core.models.byte_level import byte_tokenizer
     from llmfw.core.models.configs import load_model_config
     from llmfw.core.models.encoder_decoder import Sides, auto_class, is_encoder_decoder, sides_of, with_ids
+    from llmfw.core.models.fused_build import ready_to_train
     from llmfw.core.models.merge import merge_adapter
     from llmfw.core.models.parameters import (
         ModelFacts,
@@ -49,6 +50,7 @@ _HOME = {
     "byte_level": ("byte_tokenizer",),
     "configs": ("load_model_config",),
     "encoder_decoder": ("Sides", "auto_class", "is_encoder_decoder", "sides_of", "with_ids"),
+    "fused_build": ("ready_to_train",),
     "merge": ("merge_adapter",),
     "parameters": (
         "ModelFacts",
@@ -100,6 +102,7 @@ __all__ = [
     "preset_names",
     "private_rng",
     "rank_local_names",
+    "ready_to_train",
     "reference_key",
     "reference_of",
     "resolve_model",

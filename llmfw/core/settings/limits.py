@@ -134,6 +134,7 @@ def _wrong(root: Root) -> Iterator[WrongValue]:
         yield WrongValue("CONFIG-RANGE", f"{found} numbers where two are expected", mend, "optimizer.betas")
     yield from _share(root.data.validation)
     yield from wrong_strategy(root)
+    yield from _contradictions(root)
     for key, words in _EVALUATION.items():
         yield from _words(key, _at(root, key), words)
     for idle in ("lm_eval_path", "lm_eval_limit", "lm_eval_shots", "lm_eval_chat"):
@@ -156,6 +157,19 @@ def _wrong(root: Root) -> Iterator[WrongValue]:
         mend = "set one of them to null"
         what = "trainer.max_steps and trainer.epochs are both set"
         yield WrongValue("CONFIG-RANGE", what, mend, "trainer.max_steps")
+
+
+def _contradictions(root: Root) -> Iterator[WrongValue]:
+    """Settings of how a step is computed that exclude one another."""
+    trainer = root.trainer
+    needs = {"compile": trainer.compile != "none", "recompute": trainer.recompute == "elementwise"}
+    for name in [name for name, asked in needs.items() if asked and trainer.fused == "off"]:
+        what = f"{getattr(trainer, name)} works on what trainer.fused finds, which is off"
+        yield WrongValue("CONFIG-RANGE", what, "set trainer.fused=auto", f"trainer.{name}")
+    if root.model.gradient_checkpointing and trainer.recompute == "elementwise":
+        what = "model.gradient_checkpointing=true is recompute=layers; elementwise is something else"
+        mend = "set model.gradient_checkpointing=false, or leave trainer.recompute out"
+        yield WrongValue("CONFIG-RANGE", what, mend, "trainer.recompute")
 
 
 def _share(validation: str | None) -> Iterator[WrongValue]:

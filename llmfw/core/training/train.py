@@ -32,6 +32,7 @@ from llmfw.core.models import (
     load_weights,
     parameter_groups,
     rank_local_names,
+    ready_to_train,
     save_weights,
     weights_manifest,
     whole_weights,
@@ -212,8 +213,11 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
             key="data.name",
         )
     return Training(
-        build=lambda: build_model(
-            job.source, root.adapter, surgeries_of(assembled), root.seed, tokenizer=assembled.tokenizer
+        build=lambda: ready_to_train(
+            build_model(
+                job.source, root.adapter, surgeries_of(assembled), root.seed, tokenizer=assembled.tokenizer
+            ),
+            root.trainer,
         ),
         policy=lambda built: policy_over(assembled, built),
         loss=loss,
@@ -226,7 +230,9 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         run_dir=job.session.dir,
         seed=root.seed,
         settle=None if job.bare is not None else lambda policy: _settle(job, policy),
-        reference=(lambda built: _reference(job, built, steps)) if loss.needs_reference else None,
+        reference=(lambda built: reference_policy(job, built, job.layer, lambda: sample_ids(job, steps)))
+        if loss.needs_reference
+        else None,
         metrics=assembled.plan.many("llmfw_metrics/train"),
         log_every=root.trainer.log_every,
         steps_per_epoch=None if job.bare is not None else _loader(job, max_steps=steps).steps_per_epoch,
@@ -318,12 +324,10 @@ def _settle(job: Job, policy: Policy) -> None:
         job.session.journal.event("layout", layout=job.layer.layout, told=told)
 
 
-def _reference(job: Job, built: Any, steps: int) -> Policy:
-    def ids() -> set[str]:
-        loader = _loader(job, max_steps=steps)
-        return {name for step in range(steps) for name in loader.sample_ids(step)}
-
-    return reference_policy(job, built, job.layer, ids)
+def sample_ids(job: Job, steps: int) -> set[str]:
+    """The ids of the samples that so many optimizer steps consume."""
+    loader = _loader(job, max_steps=steps)
+    return {name for step in range(steps) for name in loader.sample_ids(step)}
 
 
 def _trainer(job: Job, steps: int, folder: Path) -> Trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmfw.core.batch import Span, Spans
 from llmfw.core.data import Example, TokenSequence, collate, pack, shadow
 
 PAD = 99
@@ -62,6 +64,61 @@ def test_a_pair_worked_out_by_hand() -> None:
     assert batch.segment.tolist() == [0, 0, 1] and batch.position.tolist() == [1, 2, 1]
     assert batch.length.tolist() == [2, 1] and batch.sample_ids == ("p",)
     assert batch.extra["prompt_length"].tolist() == [2, 2]
+
+
+def test_a_shared_prompt_worked_out_by_hand() -> None:
+    """[5 6 | 7 8 | 9]: the prompt stands once, position ids go on after it in both answers, and its last token
+    (place 1) predicts the first token of each: sources 1, 2 and 1. Alone they'd be 4 + 3 = 7 tokens.
+    """
+    chosen = TokenSequence((5, 6, 7, 8), (False, False, True, True))
+    rejected = TokenSequence((5, 6, 9), (False, False, True))
+    pair = Example(id="p", kind="preference", sequences=(chosen, rejected), extra={"prompt_length": (2, 2)})
+    batch = collate([pair], PAD, layout="shared_prompt")
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2]]
+    assert batch.spans == Spans(spans=(Span(0, 2), Span(2, 4, 0), Span(4, 5, 0)), tokens=7)
+    assert batch.source.tolist() == [1, 2, 1] and batch.target.tolist() == [7, 8, 9]
+    sees = batch.attention_mask[0, 0].int().tolist()
+    assert sees == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+    assert batch.real_tokens == 7 and batch.token_mask.all()
+
+
+def test_what_is_shared_ends_at_the_first_trained_or_different_token() -> None:
+    """Both begin with 5 6; the second row trains 6 already, so one token is shared; where nothing is, the two
+    stand as they do packed.
+    """
+    one, two = TokenSequence((5, 6, 7), (False, False, True)), TokenSequence((5, 6, 8), (False, True, True))
+    batch = collate([Example(id="p", kind="preference", sequences=(one, two))], PAD, layout="shared_prompt")
+    assert batch.input_ids.tolist() == [[5, 6, 7, 6, 8]] and batch.source.tolist() == [1, 0, 3]
+    other = TokenSequence((4, 6, 8), (False, True, True))
+    examples = [Example(id="p", kind="preference", sequences=(one, other))]
+    apart, packed = (collate(examples, PAD, layout=layout) for layout in ("shared_prompt", "packed"))
+    assert apart.spans == packed.spans and torch.equal(apart.source, packed.source)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(SEQUENCES, SEQUENCES), min_size=1, max_size=5))
+def test_every_layout_trains_the_same_tokens_in_the_same_order(pairs: list[Any]) -> None:
+    """With the same token before each, at the same position id, seeing as many tokens."""
+    examples = [_example(f"p{number}", pair) for number, pair in enumerate(pairs)]
+    padded = collate(examples, PAD)
+    for layout in ("packed", "shared_prompt"):
+        batch = collate(examples, PAD, layout=layout)  # type: ignore[arg-type]
+        assert batch.mask is None and batch.input_ids.shape[0] == 1
+        for name in ("target", "segment", "position", "length"):
+            assert torch.equal(getattr(batch, name), getattr(padded, name))
+        for name in ("input_ids", "position_ids"):
+            ours, theirs = (getattr(one, name).flatten()[one.source] for one in (batch, padded))
+            assert torch.equal(ours, theirs)
+        seen = batch.attention_mask[0, 0].sum(1)[batch.source]
+        assert torch.equal(seen, padded.position_ids.flatten()[padded.source] + 1)
+        assert batch.real_tokens == padded.real_tokens and batch.sample_ids == padded.sample_ids
+
+
+def test_a_batch_says_who_sees_whom_once() -> None:
+    batch = collate([_example("p", (_sequence([1, 2], [False, True]),))], PAD)
+    with pytest.raises(ValueError, match="a mask or spans: one of them"):
+        replace(batch, spans=Spans(spans=(Span(0, 2),), tokens=2))
 
 
 def test_a_segment_without_trained_tokens_keeps_its_place() -> None:

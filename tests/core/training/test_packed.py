@@ -1,55 +1,67 @@
-"""The model itself is asked whether packed samples see each other."""
+"""The model itself is asked whether samples in one row stay apart."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Lfm2Config, LlamaConfig, MambaConfig
 
-from llmfw.core.data import Example, TokenSequence, pack
+from llmfw.core.data import Example, TokenSequence, collate
 from llmfw.core.errors import ConflictError
 from llmfw.core.models.policy import LocalPolicy
 from llmfw.core.training.packed import leak, refuse_leaks
 
-
-def _units() -> list[Example]:
-    texts = [
-        Example(
-            id=f"s{size}", kind="text", extra={"prompt_length": (1,)},
-            sequences=(TokenSequence(tuple(range(3, 3 + size)), (False, *[True] * (size - 1))),),
-        )
-        for size in (9, 6)
-    ]  # fmt: skip
-    return pack(texts, 16)
+SIZES: dict[str, Any] = {
+    "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+LAYOUTS = {layout: partial(collate, pad_id=0, layout=layout) for layout in ("packed", "shared_prompt")}
 
 
-def _policy(config: Any) -> LocalPolicy:
+def _examples() -> list[Example]:
+    sequence = TokenSequence(tuple(range(3, 12)), (False, *[True] * 8))
+    return [Example(id="s", kind="text", extra={"prompt_length": (1,)}, sequences=(sequence,))]
+
+
+def _policy(config: Any, attention: str = "sdpa") -> LocalPolicy:
     torch.manual_seed(0)
-    return LocalPolicy(AutoModelForCausalLM.from_config(config))
+    return LocalPolicy(AutoModelForCausalLM.from_config(config, attn_implementation=attention))
 
 
-def test_attention_keeps_samples_apart_and_a_state_does_not() -> None:
-    llama = LlamaConfig(vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-                        num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
-    policy = _policy(llama)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_attention_keeps_samples_apart(layout, attention) -> None:
+    policy = _policy(LlamaConfig(**SIZES), attention)
     before = policy.module.training
-    assert leak(policy, _units(), 0) == 0.0 and policy.module.training is before
-    refuse_leaks(policy, _units(), 0)
-    convolving = Lfm2Config(
-        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, layer_types=["conv", "full_attention"], initializer_range=0.3,
-    )  # fmt: skip
-    with pytest.raises(ConflictError, match="PACKING-LEAK.*Lfm2ForCausalLM lets packed samples see each"):
-        refuse_leaks(_policy(convolving), _units(), 0)
+    moved, difference = leak(policy, _examples(), LAYOUTS[layout])
+    assert moved == 0.0 and difference < 1e-5 and policy.module.training is before
+    refuse_leaks(policy, _examples(), LAYOUTS[layout])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_state_does_not(layout) -> None:
+    convolving = Lfm2Config(**SIZES, layer_types=["conv", "full_attention"], initializer_range=0.3)
+    with pytest.raises(ConflictError, match="PACKING-LEAK.*Lfm2ForCausalLM doesn't keep the samples of one"):
+        refuse_leaks(_policy(convolving, "eager"), _examples(), LAYOUTS[layout])
+
+
+def test_a_model_that_fails_on_such_a_row_is_named() -> None:
     mamba = MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2, state_size=4)
-    with pytest.raises(ConflictError, match="PACKING-MODEL.*MambaForCausalLM fails on a packed row"):
-        refuse_leaks(_policy(mamba), _units(), 0)
+    with pytest.raises(ConflictError, match="PACKING-MODEL.*MambaForCausalLM fails on samples in one row"):
+        refuse_leaks(_policy(mamba, "eager"), _examples(), LAYOUTS["packed"])
 
 
-def test_nothing_is_asked_where_no_two_samples_are_packed() -> None:
-    class Never:
-        module = companions = None
+def test_positions_that_are_not_those_of_the_sample_alone_are_seen() -> None:
+    """Nothing leaks, but every later sample is computed as if it stood farther back."""
+    policy = _policy(LlamaConfig(**SIZES, initializer_range=0.5))
 
-    assert leak(Never(), _units()[:0], 0) is None  # type: ignore[arg-type]
+    def misplaced(examples: Any) -> Any:
+        batch = LAYOUTS["packed"](examples)
+        batch.position_ids.mul_(3)
+        return batch
+
+    with pytest.raises(ConflictError, match="PACKING-LEAK.*log-probs differ by .* nats from those of"):
+        refuse_leaks(policy, _examples(), misplaced)

@@ -49,8 +49,6 @@ WIDE = {
     "max_position_embeddings": 1024, "tie_word_embeddings": True, "rope_theta": 10000.0,
 }  # fmt: skip
 LOSS_BOUND, GRADIENT_BOUND = 1e-4, 1e-3
-COMPILED_WARMUP = 4
-"""Steps before the clock where something is compiled: every shape of the case comes up in them."""
 
 
 def ours(name: str, *settings: str) -> Side:
@@ -95,8 +93,11 @@ CASES = {
 }  # fmt: skip
 
 
-def task_of(name: str, folder: Path, *, threads: int, tiny: bool = False, warmup: int = 1) -> Task:
-    """Weights and batches of a case; ``tiny``: a small model and short pairs of the same kind."""
+def task_of(name: str, folder: Path, *, threads: int, tiny: bool = False, compiled: bool = False) -> Task:
+    """Weights and batches of a case; ``tiny``: a small model and short pairs of the same kind.
+
+    Where something is compiled every step comes once before the clock starts, so that each shape was seen.
+    """
     size = 2
     if tiny:
         model = tasks.made(folder / "tiny", tasks.TINY)
@@ -115,9 +116,10 @@ def task_of(name: str, folder: Path, *, threads: int, tiny: bool = False, warmup
         samples = (
             tasks.champ_pairs(8) if name == "ragged" else tasks.made_pairs([(512, 128, 128)] * 4, 49_152)
         )
+    batches = tasks.in_steps(samples, size, warmup=None if compiled else 1)
     return Task(
-        name=name, kind="dpo", model=model, batches=tasks.in_steps(samples, size, warmup=warmup),
-        micro_batch=size, warmup=warmup, threads=threads,
+        name=name, kind="dpo", model=model, batches=batches, micro_batch=size,
+        warmup=len(batches) // 2 if compiled else 1, threads=threads,
     )  # fmt: skip
 
 
@@ -129,15 +131,15 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> list[dict[s
     found, rates = harness.interleave(task, case.sides, options.repetitions, gemm_size=size)
     rows = rows_of(case, task, found, rates)
     if not options.no_compile:
-        again = task_of(name, folder, threads=options.threads, tiny=options.tiny, warmup=COMPILED_WARMUP)
+        again = task_of(name, folder, threads=options.threads, tiny=options.tiny, compiled=True)
         compiled, _ = harness.interleave(again, (COMPILED, TRL_COMPILED), options.repetitions, gemm_size=size)
         mine, theirs = compiled[COMPILED.name], compiled[TRL_COMPILED.name]
-        rows.append(harness.speed_row(f"{case.title}: compiled, cached reference on both", mine, theirs))
-        rows.append(
+        rows += [
+            harness.speed_row(f"{case.title}: compiled, cached reference on both", mine, theirs),
             harness.speed_row(
-                f"{case.title}: compiled and cached against TRL as installed", mine, found[TRL_LIVE.name]
-            )
-        )
+                f"{case.title}: compiled and cached, against TRL as installed", mine, found[TRL_LIVE.name]
+            ),
+        ]
     return rows
 
 
@@ -230,7 +232,7 @@ def main(words: Sequence[str] | None = None) -> Path:
     sides = [*CASES["ragged"].sides, *(() if options.no_compile else (COMPILED, TRL_COMPILED))]
     settings = {
         "threads": options.threads, "tiny": options.tiny, "dtype": "float32", "lr": Task.lr,
-        "warm-up steps": 1, "warm-up steps, compiled": COMPILED_WARMUP, "sides": harness.stated(sides),
+        "warm-up steps": 1, "warm-up, compiled": "every step once", "sides": harness.stated(sides),
     }  # fmt: skip
     path = record.write("dpo_step", rows, versions=versions, folder=options.out, settings=settings)
     record.tell(rows)

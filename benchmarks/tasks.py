@@ -37,7 +37,9 @@ def made(folder: Path, config: Mapping[str, Any], *, dtype: str = "float32", see
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     torch.manual_seed(seed)
     given = {key: value for key, value in config.items() if key != "model_type"}
     told = AutoConfig.for_model(config["model_type"], **given, bos_token_id=0, eos_token_id=0, pad_token_id=1)
@@ -110,9 +112,11 @@ def made_texts(lengths: Sequence[int], vocabulary: int, *, seed: int = 0) -> Sam
     ]
 
 
-def in_steps(samples: Samples, size: int, *, warmup: int = 1) -> list[Samples]:
-    """Steps of ``size`` samples in their order; before them the first one again, ``warmup`` times."""
+def in_steps(samples: Samples, size: int, *, warmup: int | None = 1) -> list[Samples]:
+    """Steps of ``size`` samples in their order; before them the first one again, ``warmup`` times, or all of
+    them once (None).
+    """
     if len(samples) % size:
         raise ValueError(f"{len(samples)} samples can't be dealt out in steps of {size}")
     steps = [samples[start : start + size] for start in range(0, len(samples), size)]
-    return [steps[0]] * warmup + steps
+    return (steps if warmup is None else [steps[0]] * warmup) + steps

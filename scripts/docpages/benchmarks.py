@@ -39,11 +39,12 @@ INTRO = """\
 Each table is made by one command from a file under `benchmarks/results/`, which also says the machine, the
 versions, the commit, every side's settings and the spread of the repetitions. A peer runs in an environment
 of its own (`benchmarks/peers/NAME.txt`), as a process of its own, on the same files: weights as safetensors,
-batches as token ids. The sides take turns, every repetition is a fresh process, figures are medians. One step
-warms up; after it a step counts from the last one's end to its own, with the making of its batch, the
-optimizer and the logging. Tokens are real ones: whole sequences with their prompts (a pair's prompt with each
-of its two answers), no padding, the same number for every side. Memory is the highest resident memory of the
-process. A ratio is ours over the peer's.
+batches as token ids. The sides take turns, every repetition is a fresh process, figures are medians, with the
+smallest and the largest behind them. One step warms up (every step once where something is compiled); then a
+step counts from the last one's end to its own, with the making of its batch, the optimizer and the logging.
+Tokens are real ones: whole sequences with their prompts (a pair's prompt with each of its two answers), no
+padding, the same number for every side. Memory is the highest resident memory of the process. A ratio is ours
+over the peer's.
 
 *Useful FLOP/s over the GEMM rate* is the roofline: the operations that a step needs at least (no padding, a
 pair's prompt once, logits of the trained tokens alone; the formula stands in `benchmarks/flops.py`) over the
@@ -148,9 +149,7 @@ def goal_line(row: Mapping[str, Any]) -> str:
         line += f", the 95% interval {number(low)} to {number(high)}"
     if row.get("flop_ratio"):
         line += f" (the peer's FLOPs over ours: {number(row['flop_ratio'])})"
-    if row.get("bound"):
-        line += f". {row['bound']}"
-    return line + ("" if line.endswith(".") else ".")
+    return line + "."
 
 
 def settings(given: Mapping[str, Any] | Sequence[str]) -> str:

@@ -107,9 +107,10 @@ def test_champs_pairs_are_cut_and_keep_their_prompts_apart():
     assert any(max(flops.lengths(pair)) == 200 for pair in pairs)
 
 
-def test_steps_have_the_first_again_as_their_warm_up():
+def test_a_warm_up_is_the_first_step_again_or_all_of_them():
     samples: list[dict[str, Any]] = [{"ids": [number], "trained": [0]} for number in range(4)]
     assert tasks.in_steps(samples, 2, warmup=2) == [samples[:2]] * 3 + [samples[2:]]
+    assert tasks.in_steps(samples, 2, warmup=None) == [samples[:2], samples[2:]] * 2
     with pytest.raises(ValueError, match="can't be dealt out"):
         tasks.in_steps(samples, 3)
 

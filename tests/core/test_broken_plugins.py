@@ -154,6 +154,15 @@ CALLBACK = """
                 {act}
         return [Counts()]
 """
+
+
+def dividing(hook: str, given: str, who: str) -> Broken:
+    """A plugin whose hook gives a record, a function of which divides by zero."""
+    source = f"{CLASS}    @hookimpl\n    def {hook}:\n        return {given}\n"
+    words = (f"{who} ({hook.partition('(')[0]})", "ZeroDivisionError")
+    return Broken(source, "PLUGIN-RAISED", words, "1 / 0")
+
+
 WHILE_TRAINING = {
     "loss_raises": Broken(
         hook("pass").replace("    return llmfw.LossOutput", "    1 / 0\n    return llmfw.LossOutput"),
@@ -175,10 +184,10 @@ WHILE_TRAINING = {
         CLASS + CALLBACK.format(act="raise KeyboardInterrupt"),
         "PLUGIN-RAISED", ("Counts.on_train_batch_end", "KeyboardInterrupt"), "raise Keyboard",
     ),
-    "transform_raises": Broken(
-        CLASS + "    @hookimpl\n    def llmfw_dataset_transforms(self, run, tokenizer):\n"
-        "        return [llmfw.DatasetTransform(name='t', stage='rows', apply=lambda rows: 1 / 0)]\n",
-        "PLUGIN-RAISED", ("transform 't' (llmfw_dataset_transforms)", "ZeroDivisionError"), "1 / 0",
+    "transform_raises": dividing(
+        "llmfw_dataset_transforms(self, run, tokenizer)",
+        "[llmfw.DatasetTransform(name='t', stage='rows', apply=lambda rows: 1 / 0)]",
+        "transform 't'",
     ),
     "rows_raise": Broken(
         CLASS.replace(
@@ -189,15 +198,15 @@ WHILE_TRAINING = {
         + "    @hookimpl\n    def llmfw_datamodule(self, run, tokenizer):\n        return Rows()\n",
         "PLUGIN-RAISED", ("Rows.rows", "ZeroDivisionError"), "1 / 0",
     ),
-    "sampler_raises": Broken(
-        CLASS + "    @hookimpl\n    def llmfw_sampler(self, run):\n"
-        "        return llmfw.RolloutSampler(name='s', next=lambda *_: 1 / 0)\n",
-        "PLUGIN-RAISED", ("next of RolloutSampler 's' (llmfw_sampler)", "ZeroDivisionError"), "1 / 0",
+    "sampler_raises": dividing(
+        "llmfw_sampler(self, run)",
+        "llmfw.RolloutSampler(name='s', next=lambda *_: 1 / 0)",
+        "next of RolloutSampler 's'",
     ),
-    "surgery_raises": Broken(
-        CLASS + "    @hookimpl\n    def llmfw_surgeries(self, run, model_config):\n"
-        "        return [llmfw.Surgery(name='s', phase='after_load', apply=lambda model, g: 1 / 0)]\n",
-        "PLUGIN-RAISED", ("surgery 's', phase after_load (llmfw_surgeries)", "ZeroDivision"), "1 / 0",
+    "surgery_raises": dividing(
+        "llmfw_surgeries(self, run, model_config)",
+        "[llmfw.Surgery(name='s', phase='after_load', apply=lambda model, g: 1 / 0)]",
+        "surgery 's', phase after_load",
     ),
     "layer_raises": Broken(
         CLASS + "    @hookimpl\n    def llmfw_surgeries(self, run, model_config):\n"
@@ -208,15 +217,15 @@ WHILE_TRAINING = {
         "        return [llmfw.Surgery(name='s', phase='after_load', apply=apply)]\n",
         "PLUGIN-RAISED", ("slow", "ZeroDivisionError"), "                1 / 0",
     ),
-    "evaluation_raises": Broken(
-        CLASS + "    @hookimpl\n    def llmfw_evaluations(self, run):\n"
-        "        return [llmfw.Evaluation(name='e', run=lambda policy, services: 1 / 0)]\n",
-        "PLUGIN-RAISED", ("run of Evaluation 'e' (llmfw_evaluations)", "ZeroDivisionError"), "1 / 0",
+    "evaluation_raises": dividing(
+        "llmfw_evaluations(self, run)",
+        "[llmfw.Evaluation(name='e', run=lambda policy, services: 1 / 0)]",
+        "run of Evaluation 'e'",
     ),
-    "metric_raises": Broken(
-        CLASS + "    @hookimpl\n    def llmfw_metrics(self, run, stage):\n"
-        "        return [llmfw.NamedMetric(name='m', factory=lambda: 1 / 0, update=print)]\n",
-        "PLUGIN-RAISED", ("factory of NamedMetric 'm' (llmfw_metrics)", "ZeroDivisionError"), "1 / 0",
+    "metric_raises": dividing(
+        "llmfw_metrics(self, run, stage)",
+        "[llmfw.NamedMetric(name='m', factory=lambda: 1 / 0, update=print)]",
+        "factory of NamedMetric 'm'",
     ),
     "service_raises": Broken(
         CLASS + "    @hookimpl\n    def llmfw_services(self, run):\n"

@@ -9,6 +9,12 @@ from tests.testing.base_toys import assert_only, mutant, outcomes
 _BUILD = "return Cache(layers=[Layer() for _ in range(model_config.num_hidden_layers)])"
 _EVICT = "    for layer in cache.layers:\n"
 _SEEN = "        return self.seen\n"
+_READ = "self.seen += key_states.shape[-2]\n"
+_EARLY = (
+    "        if 1 < key_states.shape[-2] < self.seen:\n"
+    "            self.keys, self.values = self.keys[:, :, -3:], self.values[:, :, -3:]\n"
+)
+"""Half of a first chunk goes before the second is read."""
 
 
 def test_a_cache_that_keeps_more_than_its_budget_is_found(tmp_path: Path):
@@ -77,30 +83,20 @@ def test_a_decoder_that_undoes_nothing_after_an_error_is_found(tmp_path: Path):
 
 def test_a_cache_that_evicts_between_chunks_is_found(tmp_path: Path):
     """A first chunk of which only half is left changes what the next one sees."""
-    early = (
-        "self.seen += key_states.shape[-2]\n"
-        "        if 1 < key_states.shape[-2] < self.seen:\n"
-        "            self.keys, self.values = self.keys[:, :, -3:], self.values[:, :, -3:]\n"
-    )
     assert_only(
         "chunked-prefill",
         tmp_path,
         "kv_cache",
-        cache=("self.seen += key_states.shape[-2]\n", early),
+        cache=(_READ, _READ + _EARLY),
         match=r"a prompt that is read 7 tokens at a time gets another answer than with prefill_chunk=None",
     )
 
 
 def test_a_cache_that_may_not_be_filled_in_chunks_says_so(tmp_path: Path):
-    early = (
-        "self.seen += key_states.shape[-2]\n"
-        "        if 1 < key_states.shape[-2] < self.seen:\n"
-        "            self.keys, self.values = self.keys[:, :, -3:], self.values[:, :, -3:]\n"
-    )
     name = mutant(
         tmp_path,
         "kv_cache",
-        cache=("self.seen += key_states.shape[-2]\n", early),
+        cache=(_READ, _READ + _EARLY),
         plugin=(
             "            batched=True,",
             '            batched=True,\n            refuses=("chunked_prefill",),',

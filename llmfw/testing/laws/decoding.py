@@ -12,7 +12,7 @@ from typing import Any
 from llmfw.core.errors import LlmfwError, PluginError
 from llmfw.core.models.rng import global_state, private_rng, same_state
 from llmfw.core.open import Opened
-from llmfw.core.records import CacheFactory
+from llmfw.core.records import CacheFactory, Decoder
 from llmfw.testing.answers import (
     answers,
     breaking_off,
@@ -34,6 +34,13 @@ def _cache(model: Opened) -> CacheFactory:
     found: CacheFactory | None = model.plan.one("llmfw_kv_cache")
     if found is None:
         raise NotApplicable("it brings no cache under the kit's settings")
+    return found
+
+
+def _decoder(model: Opened) -> Decoder:
+    found: Decoder | None = model.plan.one("llmfw_decoder")
+    if found is None:
+        raise NotApplicable("it brings no decoder under the kit's settings")
     return found
 
 
@@ -183,9 +190,7 @@ def greedy_parity(subject: Subject) -> None:
     """At temperature 0 a decoder gives the tokens that the model gives one by one, the stop token included;
     one that means to give others is exempted with its reason."""
     model = opened(subject)
-    decoder = model.plan.one("llmfw_decoder")
-    if decoder is None:
-        raise NotApplicable("it brings no decoder under the kit's settings")
+    decoder = _decoder(model)
     given = prompts(model, 1, 12, 33)
     stop = answers(model, given, max_new_tokens=_NEW)[1].ids[9]
     for stop_ids in ((), (stop,)):
@@ -208,8 +213,7 @@ def greedy_parity(subject: Subject) -> None:
 def respects_limits(subject: Subject) -> None:
     """A decoder itself returns 1 to ``max_new_tokens`` ids of the vocabulary, and none after a stop token."""
     model = opened(subject)
-    if model.plan.one("llmfw_decoder") is None:
-        raise NotApplicable("it brings no decoder under the kit's settings")
+    _decoder(model)
     size = int(model.policy.module.get_input_embeddings().weight.shape[0])
     (prompt,) = prompts(model, 20)
     for limit in (1, 2, 7):
@@ -237,9 +241,7 @@ def decoder_deterministic(subject: Subject) -> None:
     """Tokens that are drawn depend on ``sampling.seed`` alone: not on the global generators, which are left
     as they were."""
     model = opened(subject)
-    decoder = model.plan.one("llmfw_decoder")
-    if decoder is None:
-        raise NotApplicable("it brings no decoder under the kit's settings")
+    decoder = _decoder(model)
     found = []
     for seed in (1, 2):
         with private_rng(seed):

@@ -30,6 +30,26 @@ METHOD = ld(0.5)
 RELATIVES = ("r_dpo", "sampo", "simpo")
 OTHERS = (*(ld(a, m) for m in MODES for a in ALPHAS if ld(a, m) != METHOD), *RELATIVES)
 
+
+def writes_fewer(
+    number: int, statement: str, *, paper: str, arms: tuple[str, str], controls: tuple[str, ...]
+) -> Claim:
+    """That a model trained on made pairs writes fewer tokens in the second arm than in the first."""
+    return Claim(
+        id=f"ld_dpo.{number}",
+        statement=statement,
+        paper=paper,
+        metric="sampled_tokens",
+        direction="lower",
+        # 3% of an answer of 14 tokens, which is below the paper's smallest reduction
+        effect=0.5,
+        unit="tokens",
+        arms=arms,
+        controls=controls,
+        seeds=MADE,
+    )
+
+
 CLAIMS = (
     Claim(
         id="ld_dpo.1",
@@ -73,45 +93,29 @@ CLAIMS = (
         controls=OTHERS,
         seeds=MADE,
     ),
-    Claim(
-        id="ld_dpo.4",
-        statement="Trained on made pairs of which 85% have the longer side chosen, a model writes fewer "
+    writes_fewer(
+        4,
+        "Trained on made pairs of which 85% have the longer side chosen, a model writes fewer "
         "tokens after LD-DPO (alpha 0.5) than after DPO.",
         paper="Table 2, as for ld_dpo.1",
-        metric="sampled_tokens",
-        direction="lower",
-        # 3% of an answer of 14 tokens, which is below the paper's smallest reduction
-        effect=0.5,
-        unit="tokens",
         arms=("dpo", METHOD),
         controls=("sft", *OTHERS),
-        seeds=MADE,
     ),
-    Claim(
-        id="ld_dpo.5",
-        statement="The smaller alpha, the shorter: after LD-DPO with alpha 0 a model writes fewer tokens "
+    writes_fewer(
+        5,
+        "The smaller alpha, the shorter: after LD-DPO with alpha 0 a model writes fewer tokens "
         "than with alpha 0.5.",
         paper="Figure 4: length falls mostly from alpha 1 to 0.5 and is flat below",
-        metric="sampled_tokens",
-        direction="lower",
-        effect=0.5,
-        unit="tokens",
         arms=(METHOD, ld(0)),
         controls=("dpo", ld(0.25), ld(0.75)),
-        seeds=MADE,
     ),
-    Claim(
-        id="ld_dpo.6",
-        statement="Where the reference's sum isn't weighted (policy_only), a model writes fewer tokens than "
+    writes_fewer(
+        6,
+        "Where the reference's sum isn't weighted (policy_only), a model writes fewer tokens than "
         "where it is.",
         paper="none: the paper doesn't say whether the reference is weighted",
-        metric="sampled_tokens",
-        direction="lower",
-        effect=0.5,
-        unit="tokens",
         arms=(METHOD, ld(0.5, "policy_only")),
         controls=("dpo", ld(0), ld(0, "policy_only")),
-        seeds=MADE,
     ),
     Claim(
         id="ld_dpo.7",

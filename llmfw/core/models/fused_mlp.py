@@ -76,7 +76,9 @@ def find_gated_mlp(part: nn.Module) -> GatedMlp | None:
     weight = next(part.parameters())
     dtype = weight.dtype if weight.is_floating_point() else torch.float32
     x = torch.randn(_ROWS, width, device=weight.device, dtype=dtype)
+    modes = [(below, below.training) for below in part.modules()]
     try:
+        part.eval()  # dropout would make one answer another
         calls, answer = _watch(part, x)
         found = _roles(calls, x, answer, children, plain)
         if found is None:
@@ -85,6 +87,9 @@ def find_gated_mlp(part: nn.Module) -> GatedMlp | None:
         ours = children[found.down](eager.gated(gate, up, found.activation))
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
         return None  # it wants something else than one tensor
+    finally:
+        for below, mode in modes:
+            below.training = mode
     return found if torch.equal(ours, answer) else None
 
 
@@ -98,22 +103,18 @@ def _width(part: nn.Module) -> int | None:
 
 
 def _watch(part: nn.Module, x: Tensor) -> tuple[list[_Call], Tensor]:
-    """Which child got and made what, in order, while ``part`` answered x in evaluation mode."""
+    """Which child got and made what, in order, while ``part`` answered x."""
     calls: list[_Call] = []
 
     def note(name: str, _child: Any, given: tuple[Any, ...], made: Any) -> None:
         calls.append(_Call(name, given[0].clone(), made.clone()))
 
-    modes = [(below, below.training) for below in part.modules()]
     watches = [child.register_forward_hook(partial(note, name)) for name, child in part.named_children()]
     try:
-        part.eval()
         return calls, part(x)
     finally:
         for watch in watches:
             watch.remove()
-        for below, mode in modes:
-            below.training = mode
 
 
 def _roles(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from llmfw.core.auxiliary import kind_of, settle_recipe, within
-from llmfw.core.cache import cache_dir
+from llmfw.core.cache import cache_dir, mark_used
 from llmfw.core.errors import LlmfwError, ResourceError
 from llmfw.core.say import is_main_process, say
 from llmfw.core.schema import Root
@@ -48,6 +48,7 @@ def trained(assembled: Assembled, name: str, *, parent: Session | None = None) -
     identity = str(assembled.plan.facts["models"][name]["identity"])
     folder = cache_dir("recipes") / identity[:32]
     if _is_done(folder):
+        mark_used(folder)
         return folder / _DONE
     if not is_main_process() or int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ResourceError(

@@ -31,6 +31,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "Set up": {
         "init": "Write a commented llmfw.yaml and README for your own data.",
         "doctor": "Check versions, hardware, folders and plugins; say how to mend what is wrong.",
+        "cache": "List what is cached, explain why a run finds it or not, or remove it.",
         "sync": "Send what MLflow missed of a run.",
         "completion": "Print the script that completes llmfw's words in your shell.",
     },

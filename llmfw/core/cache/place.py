@@ -8,6 +8,9 @@ from pathlib import Path
 
 from llmfw.core.errors import UsageError
 
+MARKS = ".llmfw"
+"""Folder in the root with an empty file for each kind whose folder we made: the others aren't ours."""
+
 
 def cache_root() -> Path:
     """The folder of all cached things: ``$LLMFW_CACHE``, else ``$XDG_CACHE_HOME/llmfw``, else
@@ -26,12 +29,25 @@ def cache_dir(kind: str) -> Path:
     Raises:
         UsageError: the folder can't be made or written.
     """
-    folder = cache_root() / kind
+    root = cache_root()
+    folder = root / kind
     try:
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
+        if made:
+            (root / MARKS).mkdir(exist_ok=True)
+            (root / MARKS / kind).touch()
     except OSError as error:
         raise unwritable(folder, error) from error
     return folder
+
+
+def is_ours(kind: str) -> bool:
+    """Whether a folder in the root is one of cached things. Where ``LLMFW_CACHE`` names a folder that holds
+    other things too, those that ``cache_dir`` didn't make aren't.
+    """
+    root = cache_root()
+    return not os.environ.get("LLMFW_CACHE") or (root / MARKS / kind).is_file()
 
 
 def mark_used(path: Path) -> None:

@@ -85,11 +85,11 @@ def needed(prepared: Prepared, ids: Collection[str], limit: int | None) -> list[
     return [*found, *prepared.validation[:limit]]
 
 
-def cache_of(assembled: Assembled, built: Any) -> ReferenceCache:
-    """The cache of the run's reference."""
+def cache_of(assembled: Assembled, built: Any, *, make: bool = True) -> ReferenceCache:
+    """The cache of the run's reference; ``make`` False: to look at, without a trace on the disk."""
     precision, settings = assembled.run.config.trainer.precision, assembled.resolved.plugin_settings
     key = reference_key(built, precision=precision, settings=settings)
-    return ReferenceCache(key, about={"model": built.model.name})
+    return ReferenceCache(key, about={"model": built.model.name}, make=make)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from llmfw.callbacks import (
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified
 from llmfw.core.data import StepLoader, StreamLoader, source_of, validation_batches
+from llmfw.core.data.loader import gpu_waits
 from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.generation import prompt_of
 from llmfw.core.models import (
@@ -167,6 +168,7 @@ def _loader(
         "world": root.trainer.devices * root.trainer.nodes if world is None else world,
         "workers": root.data.workers,
         "group_by_length": root.data.group_by_length,
+        "pin": gpu_waits(root.trainer.accelerator),
         "pad_id": pad,
     }
     if job.prepared.stream is not None:
@@ -230,9 +232,7 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         run_dir=job.session.dir,
         seed=root.seed,
         settle=None if job.bare is not None else lambda policy: _settle(job, policy),
-        reference=(lambda built: reference_policy(job, built, job.layer, lambda: sample_ids(job, steps)))
-        if loss.needs_reference
-        else None,
+        reference=(lambda built: _reference(job, built, steps)) if loss.needs_reference else None,
         metrics=assembled.plan.many("llmfw_metrics/train"),
         log_every=root.trainer.log_every,
         steps_per_epoch=None if job.bare is not None else _loader(job, max_steps=steps).steps_per_epoch,
@@ -322,6 +322,10 @@ def _settle(job: Job, policy: Policy) -> None:
     say(told)
     if job.session.journal is not None:
         job.session.journal.event("layout", layout=job.layer.layout, told=told)
+
+
+def _reference(job: Job, built: Any, steps: int) -> Policy:
+    return reference_policy(job, built, job.layer, lambda: sample_ids(job, steps))
 
 
 def sample_ids(job: Job, steps: int) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from llmfw.core.batch import Batch
-from llmfw.core.cache import cache_dir
+from llmfw.core.cache import cache_dir, mark_used
 from llmfw.core.errors import CheckpointError
 from llmfw.core.models.reference_cache.filling import BUDGET, Filled, Filling, State
 from llmfw.core.models.reference_cache.keys import Sample, example_key, folder_of
@@ -31,21 +29,29 @@ class ReferenceCache:
         key: from ``reference_key``.
         folder: where caches live; None: the user's cache.
         about: what people should know of the key, such as the model's name; kept beside it.
+        make: False: to look at only; nothing is written, and the folder needn't exist.
 
     Raises:
         CheckpointError: the folder holds another key's numbers, or a damaged file.
     """
 
     def __init__(
-        self, key: Mapping[str, Any], folder: Path | None = None, *, about: Mapping[str, Any] | None = None
+        self,
+        key: Mapping[str, Any],
+        folder: Path | None = None,
+        *,
+        about: Mapping[str, Any] | None = None,
+        make: bool = True,
     ) -> None:
         self.key = json.loads(json.dumps(dict(key)))
         self.folder = (folder or cache_dir("reference")) / folder_of(self.key)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._batch_keys: tuple[str, ...] = tuple(self.key.get("batch_keys", ()))
         self._parts: dict[str, Part] = {}
         self._where: dict[bytes, tuple[Part, int]] = {}
         note = self.folder / "key.json"
+        if not make and not note.is_file():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not note.is_file():
             told = {"key": self.key, "about": dict(about or {})}
             write_whole(note, json.dumps(told, indent=1, sort_keys=True).encode())
@@ -56,8 +62,8 @@ class ReferenceCache:
                 mend="delete the folder",
                 file=self.folder,
             )
-        with contextlib.suppress(OSError):  # others' caches may be read-only
-            os.utime(self.folder)
+        if make:
+            mark_used(self.folder)
         self.read()
 
     def __reduce__(self) -> tuple[Any, ...]:

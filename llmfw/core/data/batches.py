@@ -6,6 +6,7 @@ right.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -85,7 +86,7 @@ def _row_each(sequences: Sequence[TokenSequence], pad_id: int, multiple: int) ->
     source, target = list[Tensor](), list[Tensor]()
     for row, sequence in enumerate(sequences):
         count = len(sequence)
-        own = torch.tensor(sequence.ids)
+        own = _ints(sequence.ids)
         ids[row, :count], positions[row, :count], mask[row, :count] = own, torch.arange(count), True
         trained = _trained(sequence)
         source.append(trained + (row * width - 1))
@@ -108,7 +109,7 @@ def _in_one_row(sequences: Sequence[TokenSequence], pairs: int) -> _Laid:
         stop = len(sequences[index]) if until is None else until
         if stop == skip:
             return
-        ids.append(torch.tensor(sequences[index].ids[skip:stop]))
+        ids.append(_ints(sequences[index].ids[skip:stop]))
         positions.append(torch.arange(skip, stop))
         spans.append(Span(end, end + stop - skip, parent))
         end += stop - skip
@@ -120,7 +121,7 @@ def _in_one_row(sequences: Sequence[TokenSequence], pairs: int) -> _Laid:
         trained = _trained(sequences[index])
         before = trained - 1
         source[index] = torch.where(before < shared, before + begin_shared, before - shared + begin)
-        target[index] = torch.tensor(sequences[index].ids)[trained]
+        target[index] = _ints(sequences[index].ids)[trained]
 
     for index in range(pairs or len(sequences)):
         first = end
@@ -158,7 +159,12 @@ def common_prompt(one: TokenSequence, other: TokenSequence) -> int:
 
 def _trained(sequence: TokenSequence) -> Tensor:
     """Places of the trained tokens in a sequence, ascending."""
-    return torch.tensor(sequence.trained).nonzero()[:, 0]
+    return torch.frombuffer(bytearray(sequence.trained), dtype=torch.bool).nonzero()[:, 0]
+
+
+def _ints(values: Sequence[int]) -> Tensor:
+    """[n] int64 of at least one number, several times faster than ``torch.tensor`` reads them."""
+    return torch.frombuffer(array("q", values), dtype=torch.int64)
 
 
 def shadow(example: Example, pad_id: int) -> Batch:
@@ -193,7 +199,7 @@ def _encoder_side(
     ids = torch.full((len(place), width), pad_id, dtype=torch.int64)
     mask = torch.zeros((len(place), width), dtype=torch.bool)
     for text, index in place.items():
-        ids[index, : len(text)] = torch.tensor(text)
+        ids[index, : len(text)] = _ints(text)
         mask[index, : len(text)] = True
     return ids, mask, torch.tensor([place[text] for text in texts], dtype=torch.int64)
 

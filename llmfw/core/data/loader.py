@@ -37,6 +37,8 @@ class StepLoader:
         workers: processes that build batches ahead; they change nothing in what is yielded.
         order: ``order(examples, epoch) -> indices``, instead of shuffling.
         mix: weights of the examples' sources, instead of an order over all of them.
+        pin: hand out batches in page-locked memory, which a GPU fetches while it works; with workers a thread
+            sees to it.
         pad_id: of the shadow batches (``llmfw.core.data.shadow``) that a rank gets where samples are
             too few.
 
@@ -60,6 +62,7 @@ class StepLoader:
         order: Order | None = None,
         mix: Mix | None = None,
         group_by_length: bool = True,
+        pin: bool = False,
         pad_id: int = 0,
     ) -> None:
         if not 0 <= rank < world:
@@ -71,7 +74,7 @@ class StepLoader:
             else MixOrder(samples, together, seed, mix, group_by_length)
         )
         self.max_steps = max_steps
-        self.workers = workers
+        self.workers, self.pin = workers, pin
         self._steps = _Steps(self.order, collate, micro_batch, rank, world, pad_id)
         self.set_start(start_step)
 
@@ -112,7 +115,7 @@ class StepLoader:
         if self.workers and len(steps):
             source: Iterator[list[Batch]] = iter(self._workers(steps))
         else:
-            source = (self._steps[step] for step in steps)
+            source = (pinned(self._steps[step], self.pin) for step in steps)
         for step in steps:
             batches = next(source)
             self._next = step + 1
@@ -127,6 +130,7 @@ class StepLoader:
             sampler=steps,
             num_workers=self.workers,
             collate_fn=_as_is,
+            pin_memory=self.pin,
             generator=torch.Generator().manual_seed(self.order.seed),
             worker_init_fn=_one_thread,
         )
@@ -158,6 +162,16 @@ class _Steps(Dataset[list[Batch]]):
                 idle = None if examples else _idle(self.collate, empty, self.pad_id)
                 batches.append(idle or self.collate(examples))
         return batches
+
+
+def gpu_waits(accelerator: str) -> bool:
+    """Whether batches go to a GPU, by the setting ``trainer.accelerator``; such batches are worth pinning."""
+    return accelerator in ("auto", "gpu") and torch.cuda.is_available()
+
+
+def pinned(batches: list[Batch], pin: bool) -> list[Batch]:
+    """The batches of a step, in page-locked memory if asked."""
+    return [batch.pin_memory() for batch in batches] if pin else batches
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from llmfw.core.batch import Batch
 from llmfw.core.data.batches import shadow
 from llmfw.core.data.examples import Example
-from llmfw.core.data.loader import Collate, seeded
+from llmfw.core.data.loader import Collate, pinned, seeded
 from llmfw.core.data.mixture import Mix, Schedule
 from llmfw.core.data.order import micro_batches
 from llmfw.core.data.report import DataReport
@@ -89,6 +89,7 @@ class StreamLoader:
         world: int = 1,
         workers: int = 0,
         group_by_length: bool = True,
+        pin: bool = False,
         pad_id: int = 0,
         remember: bool = True,
     ) -> None:
@@ -99,6 +100,7 @@ class StreamLoader:
         self.seed, self.max_steps, self.start_step = seed, max_steps, start_step
         self.rank, self.world, self.workers = rank, world, workers
         self.group_by_length, self.pad_id, self.remember = group_by_length, pad_id, remember
+        self.pin = pin
         weights = stream.mix.weights if stream.mix is not None else {"": 1.0}
         self._schedule = Schedule(list(weights.values()))
         self.steps_per_epoch: float | None = None
@@ -110,7 +112,7 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[list[Batch]]:
         for step, examples in self.examples():
-            yield self._batches(step, examples)
+            yield pinned(self._batches(step, examples), self.pin)
 
     def examples(self) -> Iterator[tuple[int, list[Example]]]:
         """(step, all its samples) from ``start_step`` on."""

@@ -198,3 +198,32 @@ def test_validation_goes_through_the_samples_in_order() -> None:
     assert [_ids(batches) for batches in ranks] == [[("s0", "s1"), ("s3",)], [("s2",), ("s4",)]]
     assert len(ranks[0]) == len(ranks[1])
     assert validation_batches([], collate_with(0), micro_batch=2) == []
+
+
+def test_batches_for_a_gpu_are_pinned_before_they_are_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without workers the loader asks each batch for it; with workers torch's own thread does, which needs a
+    GPU to be there.
+    """
+    asked: list[tuple[str, ...]] = []
+
+    def pin_memory(batch: Batch) -> Batch:
+        asked.append(batch.sample_ids)
+        return batch
+
+    monkeypatch.setattr(Batch, "pin_memory", pin_memory)
+    steps = list(_loader(max_steps=2, pin=True))
+    assert asked == [name for step in steps for name in _ids(step)] and len(asked) == 6
+    list(_loader(max_steps=2))
+    assert len(asked) == 6
+    assert _loader(pin=True, workers=1)._workers(range(1)).pin_memory is True
+    assert _loader(workers=1)._workers(range(1)).pin_memory is False
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory is the GPU driver's")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pinned_batches_hold_the_same_tokens(workers: int) -> None:
+    found, wanted = list(_loader(pin=True, workers=workers)), list(_loader())
+    assert all(batch.input_ids.is_pinned() and batch.target.is_pinned() for step in found for batch in step)
+    assert [_ids(step) for step in found] == [_ids(step) for step in wanted]
+    for step, other in zip(found, wanted, strict=True):
+        assert all(a.input_ids.equal(b.input_ids) for a, b in zip(step, other, strict=True))

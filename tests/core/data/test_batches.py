@@ -67,8 +67,8 @@ def test_a_pair_worked_out_by_hand() -> None:
 
 
 def test_a_shared_prompt_worked_out_by_hand() -> None:
-    """[5 6 | 7 8 | 9]: the prompt stands once, position ids go on after it in both answers, and its last token
-    (place 1) predicts the first token of each: sources 1, 2 and 1. Alone they'd be 4 + 3 = 7 tokens.
+    """[5 6 | 7 8 | 9]: the prompt stands once, position ids go on after it in both answers, and its last
+    token (place 1) predicts the first token of each: sources 1, 2 and 1. Alone they'd be 4 + 3 = 7 tokens.
     """
     chosen = TokenSequence((5, 6, 7, 8), (False, False, True, True))
     rejected = TokenSequence((5, 6, 9), (False, False, True))

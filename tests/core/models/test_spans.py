@@ -123,7 +123,7 @@ def test_attention_that_takes_no_spans_gets_a_mask(layout) -> None:
 
 
 def test_a_model_that_drops_the_spans_on_the_way_gets_a_mask() -> None:
-    """Its layers are called without further arguments, so nothing reaches attention: seen at the first row."""
+    """Its layers are called without further arguments, so attention gets none: seen at the first row."""
 
     class Deaf(nn.Module):
         def __init__(self, layer: nn.Module) -> None:
@@ -186,7 +186,7 @@ def test_the_load_balancing_loss_of_packed_rows_is_that_of_padded_ones() -> None
 
 
 def test_a_prompt_and_its_first_answer_are_one_causal_call() -> None:
-    """[prompt 0-3 | chosen 3-5 | rejected 5-9]: one call over 0-5; the rejected answer sees 0-3 and itself."""
+    """[prompt 0-3 | chosen 3-5 | rejected 5-9]: one call over 0-5; the other answer sees 0-3 and itself."""
     spans = Spans(spans=(Span(0, 3), Span(3, 5, 0), Span(5, 9, 0), Span(9, 11)), tokens=14)
     assert runs_of(spans) == (
         Run(0, 5, ((0, 5),)),

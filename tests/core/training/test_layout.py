@@ -72,7 +72,7 @@ def test_a_layout_that_is_asked_for_is_had_or_refused() -> None:
     with pytest.raises(UsageError, match="only preference pairs have a prompt to share"):
         layouts_of(plan("text"), settings("shared_prompt"), LLAMA)
     with pytest.raises(
-        ConflictError, match="'cut' of plugin 'toy' can't be right with it; set trainer.layout"
+        ConflictError, match="'cut' of plugin 'toy' can't be right with it; set"
     ):
         layouts_of(plan(refuses=("packing",)), settings("packed"), LLAMA)
 

@@ -45,7 +45,7 @@ def collate(
         laid = _in_one_row(sequences, len(examples) if shared else 0)
     else:
         laid = _row_each(sequences, pad_id, pad_to_multiple)
-    lengths = torch.tensor([sum(one.trained) for one in sequences], dtype=torch.int64)
+    counts = [sum(one.trained) for one in sequences]
     return Batch(
         kind=kind,
         input_ids=laid.ids,
@@ -54,9 +54,9 @@ def collate(
         position_ids=laid.positions,
         source=torch.cat(laid.source),
         target=torch.cat(laid.target),
-        segment=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
-        position=torch.cat([torch.arange(1, count + 1) for count in lengths.tolist()]),
-        length=lengths,
+        segment=torch.cat([torch.full((count,), index) for index, count in enumerate(counts)]),
+        position=torch.cat([torch.arange(1, count + 1) for count in counts]),
+        length=torch.tensor(counts),
         sample_ids=tuple(name for example in examples for name in example.sample_ids),
         encoder_ids=encoder_ids,
         encoder_mask=encoder_mask,

@@ -91,7 +91,8 @@ def prepare_rows(assembled: Assembled) -> Prepared | None:
 
 def validate_policy(opened: Opened, prepared: Prepared | None) -> Mapping[str, float]:
     """The plan's loss on its held-out rows, and its metrics; empty where nothing is held out."""
-    from llmfw.core.data import collate_with, source_of, validation_batches
+    from llmfw.core.data import source_of, validation_batches
+    from llmfw.core.training.layout import Layer, layouts_of, settle
     from llmfw.core.training.validation import validate
 
     if prepared is None:
@@ -100,9 +101,11 @@ def validate_policy(opened: Opened, prepared: Prepared | None) -> Mapping[str, f
     root, plan = assembled.run.config, assembled.plan
     loss = plan.one("llmfw_loss")
     pad = assembled.tokenizer.pad_token_id
+    layer = Layer(pad)
+    settle(layouts_of(plan, root, assembled.model_config), opened.policy, prepared.validation, layer)
     batches = validation_batches(
         prepared.validation,
-        collate_with(pad),
+        layer,
         micro_batch=root.trainer.micro_batch,
         limit=root.trainer.validation_limit,
         pad_id=pad,

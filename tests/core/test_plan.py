@@ -108,15 +108,31 @@ def test_a_surgery_that_refuses_packing_stops_a_run_that_packs():
         _plan(("surgeon", Surgeon(None)), root=packed)
 
 
-def test_a_surgery_that_refuses_right_padding_trains_on_one_row_at_a_time():
+def test_a_surgery_that_refuses_compiled_regions_stops_a_run_that_compiles():
+    class Surgeon(Plugin):
+        @hookimpl
+        def llmfw_surgeries(self, run, model_config):
+            apply = lambda model, generator: Report()  # noqa: E731
+            return [Surgery(name="cut", phase="after_load", apply=apply, refuses=("compile",))]
+
+    compiled = Root()
+    compiled.trainer.compile = "layers"
+    assert _plan(("surgeon", Surgeon(None))).many("llmfw_surgeries")
+    with pytest.raises(ConflictError, match=r"'surgeon' can't be right with compiled regions.*compile=none"):
+        _plan(("surgeon", Surgeon(None)), root=compiled)
+
+
+def test_a_surgery_that_refuses_right_padding_trains_on_packed_rows_or_one_at_a_time():
     class Surgeon(Plugin):
         @hookimpl
         def llmfw_surgeries(self, run, model_config):
             apply = lambda model, generator: Report()  # noqa: E731
             return [Surgery(name="cut", phase="after_load", apply=apply, refuses=("right_padding",))]
 
-    single, padded = Root(), Root()
+    single, padded, packed = Root(), Root(), Root()
+    single.trainer.layout = padded.trainer.layout = "padded"
     single.trainer.micro_batch, padded.trainer.micro_batch = 1, 2
+    assert _plan(("surgeon", Surgeon(None)), root=packed).facts["layouts"] == ["packed"]
     assert _plan(("surgeon", Surgeon(None)), root=single).many("llmfw_surgeries")
     with pytest.raises(ConflictError, match=r"'surgeon' can't be right with rows padded.*micro_batch=1"):
         _plan(("surgeon", Surgeon(None)), root=padded)

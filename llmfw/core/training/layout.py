@@ -74,7 +74,7 @@ def layouts_of(plan: Plan, root: Root, model_config: Any) -> Layouts:
     if pairs:
         if reason or "shared_prompt" in refused:
             why_not["shared_prompt"] = refused.get("shared_prompt") or str(reason)
-        elif getattr(model_config.get_text_config(), "output_router_logits", False):
+        elif _routes(model_config):
             why_not["shared_prompt"] = "the router's loss would count a prompt once instead of twice"
     if wanted in why_not:
         raise ConflictError(
@@ -87,6 +87,12 @@ def layouts_of(plan: Plan, root: Root, model_config: Any) -> Layouts:
     if not allowed or not (packing or "right_padding" in refused):
         allowed.append("padded")
     return Layouts(tuple(allowed), why_not)
+
+
+def _routes(model_config: Any) -> bool:
+    """Whether the model adds a loss over its router's choices."""
+    text = model_config.get_text_config() if hasattr(model_config, "get_text_config") else model_config
+    return bool(getattr(text, "output_router_logits", False))
 
 
 def _layout(name: str) -> Layout:

@@ -21,7 +21,8 @@ wide     a Llama of 4 layers of width 256 with a vocabulary of 262,144 (random w
 Rows: *as installed*: the plugin's defaults (reference log-probs cached before step 1, their filling told
 apart, the layout that it chooses) against a live reference, TRL's default; *equal terms*: a live reference on
 both sides, no cache, no compilation; *cached*: reference log-probs computed before step 1 on both sides;
-*compiled*: our layers compiled, TRL's whole model.
+*recomputed*: layers made again in the backward pass, ours with a cached reference, TRL's with a live one, its
+default (gradient checkpointing); *compiled*: our layers compiled, TRL's whole model.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def trl(name: str, **settings: Any) -> Side:
 
 INSTALLED = ours("llmfw, as installed", "trainer.reference=cache")
 LIVE = ours("llmfw, live reference", "trainer.reference=copy")
+RECOMPUTED = ours("llmfw, recomputed", "trainer.reference=cache", "trainer.recompute=layers")
 COMPILED = ours("llmfw, cached and compiled", "trainer.reference=cache", "trainer.compile=layers")
 TRL_LIVE = trl("trl")
 TRL_CACHED = trl("trl, cached reference", precompute_ref_log_probs=True)
@@ -75,7 +77,7 @@ class Case:
     """A case's goals; ``sides`` are measured in turn."""
 
     title: str
-    sides: Sequence[Side] = (INSTALLED, LIVE, TRL_LIVE, TRL_CACHED, TRL_CHECKPOINTED)
+    sides: Sequence[Side] = (INSTALLED, LIVE, RECOMPUTED, TRL_LIVE, TRL_CACHED, TRL_CHECKPOINTED)
     installed: record.Goal | None = None
     of_flops: float | None = None
     """Equal terms: least share of the FLOP ratio that the speed's ratio must reach."""
@@ -147,7 +149,7 @@ def rows_of(
     case: Case, task: Task, found: Mapping[str, Measured], rates: Sequence[float]
 ) -> list[dict[str, Any]]:
     """The rows of what was measured without compilation."""
-    installed, live = found[INSTALLED.name], found[LIVE.name]
+    installed, live, again = (found[side.name] for side in (INSTALLED, LIVE, RECOMPUTED))
     plain, cached, small = (found[side.name] for side in (TRL_LIVE, TRL_CACHED, TRL_CHECKPOINTED))
     title = case.title
     ratio = flop_ratio(task, live)
@@ -174,7 +176,9 @@ def rows_of(
         harness.memory_row(f"{title}: peak memory, as installed", installed, plain, goal=case.memory),
         harness.memory_row(f"{title}: peak memory, live reference on both", live, plain),
         harness.memory_row(f"{title}: peak memory, cached reference on both", installed, cached),
-        harness.memory_row(f"{title}: peak memory, TRL with gradient checkpointing", installed, small),
+        harness.memory_row(f"{title}: peak memory, layers recomputed here alone", again, plain),
+        harness.memory_row(f"{title}: peak memory, layers recomputed on both", again, small),
+        harness.speed_row(f"{title}: layers recomputed on both", again, small),
         above_loaded(f"{title}: memory beyond what was loaded before step 1", installed, plain),
         *harness.difference_rows(
             f"{title}: equal terms", live, plain, loss=LOSS_BOUND, gradient=GRADIENT_BOUND

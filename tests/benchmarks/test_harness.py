@@ -68,7 +68,8 @@ def test_the_flop_ratio_counts_padded_rows_against_the_layout_that_was_run(pairs
 
 
 def test_a_dpo_case_has_the_rows_that_its_goals_ask_for(pairs: Task, told):
-    found = {side.name: told(pairs, side.name, 0.5) for side in (dpo_step.INSTALLED, dpo_step.LIVE)}
+    mine = (dpo_step.INSTALLED, dpo_step.LIVE, dpo_step.RECOMPUTED)
+    found = {side.name: told(pairs, side.name, 0.5) for side in mine}
     peers = (dpo_step.TRL_LIVE, dpo_step.TRL_CACHED, dpo_step.TRL_CHECKPOINTED)
     found |= {side.name: told(pairs, side.name, 2.0, peak_gib=4.0) for side in peers}
     rows = dpo_step.rows_of(dpo_step.CASES["ragged"], pairs, found, [60e9])

@@ -18,7 +18,7 @@ from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.records import Policy
 from llmfw.core.say import say
 from llmfw.core.schema import Root
-from llmfw.core.training.packed import refuse_leaks
+from llmfw.core.training.packed import refuse_leaks, refuse_windows
 
 if TYPE_CHECKING:
     from llmfw.core.plan import Plan
@@ -116,7 +116,7 @@ def settle(layouts: Layouts, policy: Policy, examples: Sequence[Example], layer:
     A layout that was asked for by name isn't left for another.
 
     Raises:
-        ConflictError: PACKING-LEAK or PACKING-MODEL, where the model fails on the layout that was asked for.
+        ConflictError: PACKING-LEAK, PACKING-MODEL or PACKING-WINDOW, where the model fails on the layout that was asked for.
     """
     told: list[str] = []
     for layout in layouts.allowed:
@@ -131,6 +131,7 @@ def settle(layouts: Layouts, policy: Policy, examples: Sequence[Example], layer:
                 continue
             told.append(shown)
         try:
+            refuse_windows(policy, max(len(one) for example in examples for one in example.sequences))
             refuse_leaks(policy, examples, partial(collate, pad_id=layer.pad_id, layout=layout))
         except ConflictError as error:
             if len(layouts.allowed) == 1:

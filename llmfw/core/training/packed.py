@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from llmfw.core.batch import Batch
 from llmfw.core.data import Example, TokenSequence, collate
 from llmfw.core.data.examples import Number
 from llmfw.core.errors import ConflictError
-from llmfw.core.models.spans import as_computed
+from llmfw.core.models.adapters import bare
+from llmfw.core.models.spans import as_computed, sees_spans
 from llmfw.core.records import Policy
 from llmfw.core.training.validation import evaluating
 
@@ -83,6 +85,32 @@ def refuse_leaks(policy: Policy, examples: Sequence[Example], collate_one_row: C
             mend="set trainer.layout=padded",
             key="trainer.layout",
         )
+
+
+def refuse_windows(policy: Policy, longest: int) -> None:
+    """Stop where samples are longer than a layer looks back and attention over one row wouldn't know it: a
+    mask of ours has no window, and attention over spans has no chunks.
+
+    Raises:
+        ConflictError: PACKING-WINDOW.
+    """
+    model: Any = bare(policy.module)
+    config = model.config.get_text_config()
+    chunk = config.attention_chunk_size if "chunked_attention" in _layer_types(config) else None
+    window = None if sees_spans(model) else getattr(config, "sliding_window", None)
+    reach = min((value for value in (chunk, window) if value), default=None)
+    if reach is not None and longest > reach:
+        raise ConflictError(
+            "PACKING-WINDOW",
+            f"samples have up to {longest} tokens, and layers of {type(model).__name__} look back {reach}: "
+            "only padded rows keep to that here",
+            mend="set model.attention=sdpa" if chunk is None else "set trainer.layout=padded",
+            key="trainer.layout",
+        )
+
+
+def _layer_types(config: Any) -> Sequence[str]:
+    return getattr(config, "layer_types", None) or ()
 
 
 def _pair_of(examples: Sequence[Example]) -> tuple[TokenSequence, TokenSequence]:

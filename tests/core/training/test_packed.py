@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Lfm2Config, LlamaConfig, MambaConfig
+from transformers import AutoModelForCausalLM, Lfm2Config, LlamaConfig, MambaConfig, MistralConfig
 
 from llmfw.core.data import Example, TokenSequence, collate
 from llmfw.core.errors import ConflictError
 from llmfw.core.models.policy import LocalPolicy
-from llmfw.core.training.packed import leak, refuse_leaks
+from llmfw.core.training.packed import leak, refuse_leaks, refuse_windows
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
@@ -65,3 +65,12 @@ def test_positions_that_are_not_those_of_the_sample_alone_are_seen() -> None:
 
     with pytest.raises(ConflictError, match="PACKING-LEAK.*log-probs differ by .* nats from those of"):
         refuse_leaks(policy, _examples(), misplaced)
+
+
+def test_samples_that_reach_farther_back_than_a_layer_are_refused_where_nothing_cuts_them() -> None:
+    """With spans the window is cut for each; a mask of ours, under eager attention, has none."""
+    windowed = MistralConfig(**SIZES, sliding_window=6)
+    refuse_windows(_policy(windowed), longest=9)
+    refuse_windows(_policy(windowed, "eager"), longest=6)
+    with pytest.raises(ConflictError, match="PACKING-WINDOW.*up to 7 tokens.*MistralForCausalLM look back 6"):
+        refuse_windows(_policy(windowed, "eager"), longest=7)

@@ -102,7 +102,8 @@ def validate_policy(opened: Opened, prepared: Prepared | None) -> Mapping[str, f
     loss = plan.one("llmfw_loss")
     pad = assembled.tokenizer.pad_token_id
     layer = Layer(pad)
-    settle(layouts_of(plan, root, assembled.model_config), opened.policy, prepared.validation, layer)
+    layouts = layouts_of(plan, root, assembled.model_config)
+    settle(layouts, opened.policy, prepared.validation, layer, prepared.max_length)
     batches = validation_batches(
         prepared.validation,
         layer,

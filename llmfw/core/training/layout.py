@@ -110,13 +110,16 @@ class Layer:
         return collate(examples, self.pad_id, layout=self.layout)
 
 
-def settle(layouts: Layouts, policy: Policy, examples: Sequence[Example], layer: Layer) -> str:
+def settle(layouts: Layouts, policy: Policy, examples: Sequence[Example], layer: Layer, longest: int) -> str:
     """Give ``layer`` the first layout that is right in this model and pays; what there is to say of it.
+
+    ``longest``: tokens of the longest sample, which may not be among ``examples``.
 
     A layout that was asked for by name isn't left for another.
 
     Raises:
-        ConflictError: PACKING-LEAK, PACKING-MODEL or PACKING-WINDOW, where the model fails on the layout that was asked for.
+        ConflictError: PACKING-LEAK, PACKING-MODEL or PACKING-WINDOW, where the model fails on the layout that
+            was asked for.
     """
     told: list[str] = []
     for layout in layouts.allowed:
@@ -131,7 +134,7 @@ def settle(layouts: Layouts, policy: Policy, examples: Sequence[Example], layer:
                 continue
             told.append(shown)
         try:
-            refuse_windows(policy, max(len(one) for example in examples for one in example.sequences))
+            refuse_windows(policy, longest)
             refuse_leaks(policy, examples, partial(collate, pad_id=layer.pad_id, layout=layout))
         except ConflictError as error:
             if len(layouts.allowed) == 1:

@@ -318,7 +318,9 @@ def _settle(job: Job, policy: Policy) -> None:
     assembled = job.assembled
     layouts = layouts_of(assembled.plan, assembled.run.config, assembled.model_config)
     job.layer.pad_id = assembled.tokenizer.pad_token_id
-    told = settle(layouts, policy, job.prepared.head(_LOOKED_AT), job.layer)
+    prepared = job.prepared
+    longest = max((example.length for example in prepared.train), default=prepared.max_length)
+    told = settle(layouts, policy, prepared.head(_LOOKED_AT), job.layer, longest)
     say(told)
     if job.session.journal is not None:
         job.session.journal.event("layout", layout=job.layer.layout, told=told)

@@ -71,9 +71,7 @@ def test_a_layout_that_is_asked_for_is_had_or_refused() -> None:
     assert layouts_of(plan(), settings("packed"), LLAMA).allowed == ("packed",)
     with pytest.raises(UsageError, match="only preference pairs have a prompt to share"):
         layouts_of(plan("text"), settings("shared_prompt"), LLAMA)
-    with pytest.raises(
-        ConflictError, match="'cut' of plugin 'toy' can't be right with it; set"
-    ):
+    with pytest.raises(ConflictError, match="'cut' of plugin 'toy' can't be right with it; set"):
         layouts_of(plan(refuses=("packing",)), settings("packed"), LLAMA)
 
 
@@ -86,7 +84,7 @@ def settled(layouts: Layouts, examples: list[Example], config: Any = LLAMA) -> t
     torch.manual_seed(0)
     policy = LocalPolicy(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
     layer = Layer(0)
-    return settle(layouts, policy, examples, layer), layer.layout
+    return settle(layouts, policy, examples, layer, longest=30), layer.layout
 
 
 ALL = Layouts(("shared_prompt", "packed", "padded"))

@@ -319,7 +319,8 @@ def _settle(job: Job, policy: Policy) -> None:
     layouts = layouts_of(assembled.plan, assembled.run.config, assembled.model_config)
     job.layer.pad_id = assembled.tokenizer.pad_token_id
     prepared = job.prepared
-    longest = max((example.length for example in prepared.train), default=prepared.max_length)
+    lengths = (len(one) for example in prepared.train for one in example.sequences)
+    longest = max(lengths, default=prepared.max_length)
     told = settle(layouts, policy, prepared.head(_LOOKED_AT), job.layer, longest)
     say(told)
     if job.session.journal is not None:

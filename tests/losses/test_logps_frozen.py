@@ -75,7 +75,7 @@ def test_one_tensor_of_the_states_shape_is_saved() -> None:
 def test_a_nearly_certain_target_keeps_a_precise_gradient() -> None:
     """The weight is (1, -1) times 4, the state 1: d logp / d h = 8 (1 - p) = 8 / (1 + exp(8)) = 0.00268281...
 
-    log p is the difference of two numbers near 4, each rounded to steps of 2^-21: 8 times two steps is allowed.
+    log p is the difference of two numbers near 4, rounded to steps of 2^-21: 8 times two steps are allowed.
     """
     hidden = torch.ones(1, 1, requires_grad=True)
     token_logps(hidden, torch.tensor([[4.0], [-4.0]]), torch.tensor([0])).sum().backward()

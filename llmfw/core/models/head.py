@@ -57,9 +57,39 @@ class Head:
     @property
     def plain(self) -> bool:
         """Whether the module is one untouched linear layer, whose weight may be used directly."""
-        module = self.used
-        hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
-        return type(module) is nn.Linear and not hooked and not hasattr(module, "parametrizations")
+        return _plain(self.used)
+
+    @property
+    def low_rank(self) -> tuple[nn.Linear, tuple[Tensor, Tensor, float] | None] | None:
+        """Of a linear layer with PEFT's plain LoRA the layer itself and (A [R, D], B [V, R], factor), with
+        None in place of these where the adapter is off; None where what answers now is anything else.
+
+        Plain is: one adapter that is on, nothing merged, no dropout at work, no bias of its own, no variant
+            (DoRA
+        and others), no hook and no replaced forward anywhere inside.
+        """
+        module: Any = self.used
+        kind = f"{type(module).__module__}.{type(module).__name__}"
+        if kind != "peft.tuners.lora.layer.Linear" or module.merged or not _untouched(module):
+            return None
+        base = module.base_layer
+        if not _plain(base) or module.fan_in_fan_out:
+            return None
+        if module.disable_adapters:
+            return base, None
+        names = [name for name in module.active_adapters if name in module.lora_A]
+        if not names:
+            return base, None
+        name = names[0]
+        dropout = module.lora_dropout[name]
+        silent = isinstance(dropout, nn.Identity) or (
+            type(dropout) is nn.Dropout and (not dropout.training or dropout.p == 0)
+        )
+        down, up = module.lora_A[name], module.lora_B[name]
+        parts = _plain(down) and _plain(up) and down.bias is None and up.bias is None
+        if len(names) > 1 or name in module.lora_variant or not (silent and _untouched(dropout) and parts):
+            return None
+        return base, (down.weight, up.weight, float(module.scaling[name]))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, D] -> [N, V], in float32 or wider."""
@@ -72,16 +102,24 @@ class Head:
     def logps(self, hidden: Tensor, target: Tensor) -> Tensor:
         """[N] log-probs of ``target`` [N] from ``hidden`` [N, D], with one chunk's logits alive at a time."""
         module = self.used
-        if self.plain:
-            assert isinstance(module, nn.Linear)
-            bias: Tensor | None = module.bias
+        found = (module, None) if self.plain else self.low_rank
+        if found is not None:
+            linear, low_rank = found
+            assert isinstance(linear, nn.Linear)
+            bias: Tensor | None = linear.bias
             if self.bias is not None:
                 bias = self.bias if bias is None else bias + self.bias
             return token_logps(
-                hidden, module.weight, target, bias=bias, softcap=self.softcap, scale=self.scale
+                hidden,
+                linear.weight,
+                target,
+                bias=bias,
+                low_rank=low_rank,
+                softcap=self.softcap,
+                scale=self.scale,
             )
         size = getattr(module, "out_features", None) or _width(module)
-        rows = chunk_rows(hidden.shape[0], size, buffers=3)
+        rows = self._rows(hidden, size, buffers=3)
         # at least one chunk, so that a batch that trains nothing still has a graph through the head
         parts = [
             checkpoint(
@@ -94,14 +132,31 @@ class Head:
     @torch.no_grad()
     def best(self, hidden: Tensor) -> Tensor:
         """[N] ids of the largest logits of ``hidden`` [N, D], with one chunk's logits alive at a time."""
-        rows = chunk_rows(hidden.shape[0], getattr(self.module, "out_features", None) or _width(self.module))
+        size = getattr(self.module, "out_features", None) or _width(self.module)
+        rows = self._rows(hidden, size, buffers=1)
         parts = [
             self.logits(hidden[start : start + rows]).argmax(1) for start in range(0, hidden.shape[0], rows)
         ]
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=hidden.device)
 
+    @staticmethod
+    def _rows(hidden: Tensor, vocabulary: int, *, buffers: int) -> int:
+        tokens, width = hidden.shape
+        return chunk_rows(tokens, vocabulary, width=width, buffers=buffers, device=hidden.device.type)
+
     def _chunk(self, hidden: Tensor, target: Tensor) -> Tensor:
         return gather_logps(self.logits(hidden), target)
+
+
+def _untouched(module: nn.Module) -> bool:
+    """Whether calling the module is what its class says: no hooks, no forward of its own, no parametrization.
+    """
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+    return not hooked and not hasattr(module, "parametrizations")
+
+
+def _plain(module: nn.Module) -> bool:
+    return type(module) is nn.Linear and _untouched(module)
 
 
 def gather_logps(logits: Tensor, target: Tensor) -> Tensor:

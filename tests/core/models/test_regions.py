@@ -1,5 +1,6 @@
-"""Compiled regions: equal to eager kernels, one graph each whatever the length, and refused where they can't be."""
+"""Compiled regions: equal to eager kernels, one graph each at any length, refused where they can't be."""
 
+import re
 import shutil
 from copy import deepcopy
 from typing import Any
@@ -39,7 +40,7 @@ def trained(built: BuiltModel, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def row(batch_of: Any, length: int) -> Any:
-    ids = torch.randint(3, 40, (length,), generator=torch.Generator().manual_seed(length)).tolist()
+    ids = torch.randint(3, 36, (length,), generator=torch.Generator().manual_seed(length)).tolist()
     return batch_of([(tuple(ids), 1)])
 
 
@@ -62,7 +63,9 @@ def test_ten_lengths_make_one_graph_a_region_and_the_numbers_of_eager_mode(tiny,
     assert REGIONS <= graphs <= 2 * REGIONS  # queries and keys have other numbers of heads
     assert not counters["graph_break"]
     said = capsys.readouterr().err
-    assert said.count("compiled ") == graphs and " s\n" in said
+    assert (
+        len(re.findall(r"^compiled \w+ of \[tokens, [0-9, ]+\] in [0-9.]+ s$", said, re.MULTILINE)) == graphs
+    )
 
     adapted, eager = ready(tiny(), LORA, compile="layers", recompute="elementwise"), ready(tiny(), LORA)
     loss, grads = trained(adapted, row(batch_of, 29))
@@ -70,9 +73,8 @@ def test_ten_lengths_make_one_graph_a_region_and_the_numbers_of_eager_mode(tiny,
     assert abs(loss - expected) <= 1e-5 * abs(expected) and grads.keys() == wanted.keys()
     reference = reference_of(compiled, "copy")
     compiled.module.eval()
-    assert torch.equal(
-        reference.logps(row(batch_of, 37)), LocalPolicy(compiled.module).logps(row(batch_of, 37))
-    )
+    held_out = row(batch_of, 37)
+    assert torch.equal(reference.logps(held_out), LocalPolicy(compiled.module).logps(held_out))
     assert counters["stats"]["unique_graphs"] == graphs
 
 

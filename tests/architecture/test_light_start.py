@@ -55,6 +55,7 @@ def verb(*arguments: str) -> str:
         verb("plugins", "show", "dpo"),
         verb("fit", "--help"),
         verb("compare", "--help"),
+        verb("cache", "ls"),
     ],
     ids=lambda code: code.split("['llmfw', *")[-1].split("]; main")[0],
 )

@@ -25,7 +25,10 @@ PAIRS = [
     {"id": f"p{i}", "prompt": f"say {i}", "chosen": f"it is {i}", "rejected": f"no, {i + 1}"}
     for i in range(12)
 ]
-RUN = ("--plugin", "dpo", "model=tiny-llama", "data=pairs.jsonl", "trainer.max_steps=2", "data.validation=0")
+RUN = (
+    "--plugin", "dpo", "model=tiny-llama", "data=pairs.jsonl", "trainer.max_steps=2", "data.validation=0",
+    "trainer.micro_batch=2", "trainer.accumulate=1",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +46,8 @@ def cache() -> ReferenceCache:
     write_part(found.folder, [(b"1" * 32, [torch.ones(3), torch.ones(2)])])
     write_part(found.folder, [(b"2" * 32, [torch.ones(1), torch.ones(1)])])
     os.utime(found.folder, (time.time() - 40 * 86400,) * 2)
-    locked_build(
-        cache_dir("models") / "tiny-abc-2", lambda folder: (folder / "x").write_bytes(bytes(2048)) and None
-    )
+    place = cache_dir("models") / "tiny-abc-2"
+    locked_build(place, lambda folder: (folder / "x").write_bytes(bytes(2048)) and None)
     return found
 
 
@@ -168,16 +170,27 @@ def test_explain_tells_what_a_run_would_find_and_what_differs_from_the_nearest(c
 
     before, _ = told(capsys, "explain", *RUN)
     assert "doesn't exist yet" in before and "4 of 4 would be computed" in before
-    assert not (Path("cache") / "reference").exists()
-    llmfw.fit(
-        *RUN[2:], "trainer.reference=cache", "tracking.mlflow=false", "trainer.micro_batch=2",
-        "trainer.accumulate=1", "dpo.answers=0", plugins=["dpo"],
-    )  # fmt: skip
-    words = ("trainer.micro_batch=2", "trainer.accumulate=1")
-    hit, _ = told(capsys, "explain", *RUN, *words, "dpo.beta=0.7", "trainer.layout=padded")
+    assert not list(cache_dir("reference").iterdir())
+    more = ("trainer.reference=cache", "tracking.mlflow=false", "dpo.answers=0")
+    llmfw.fit(*RUN[2:], *more, plugins=["dpo"])
+    hit, _ = told(capsys, "explain", *RUN, "dpo.beta=0.7", "trainer.layout=padded")
     assert "(exists)" in hit and "all 4 are there: nothing would be computed" in hit
-    miss, _ = told(capsys, "explain", *RUN, *words, "trainer.precision=bf16-mixed")
+    miss, _ = told(capsys, "explain", *RUN, "trainer.precision=bf16-mixed")
     assert "(doesn't exist yet)" in miss and "nearest: reference/" in miss
     assert "precision: bf16-mixed here, 32-true there" in miss
     _, err = told(capsys, "explain", "model=tiny-llama", "data=pairs.jsonl", code=2)
     assert "NO-REFERENCE" in err or "needs" in err
+
+
+@pytest.mark.parametrize("words", [("ls",), ("explain", "reference/"), ("rm", "--kind", "models", "--yes")])
+def test_it_loads_nothing_heavy(cache, here, words) -> None:
+    import subprocess
+    import sys
+
+    heavy = ("torch", "numpy", "safetensors", "transformers", "lightning", "omegaconf")
+    code = (
+        f"import sys; from llmfw.cli import run; code = run(['cache', *{list(words)!r}]); "
+        f"print('LOADED:', code, *sorted(set({heavy!r}) & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "LOADED: 0"

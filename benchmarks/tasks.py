@@ -63,10 +63,15 @@ def champ_pairs(count: int, *, longest: int = 384) -> Samples:
     )  # fmt: skip
     pairs = []
     for example in found[:count]:
-        chosen, rejected = (list(side.ids[:longest]) for side in example.sequences)
+        chosen, rejected = (_answered(side)[:longest] for side in example.sequences)
         start = example.extra["prompt_length"][0]
         pairs.append({"prompt": chosen[:start], "chosen": chosen[start:], "rejected": rejected[start:]})
     return pairs
+
+
+def _answered(side: Any) -> list[int]:
+    """A side's tokens up to the last trained one: a template's line break after it is nobody's answer."""
+    return list(side.ids[: max(index for index, flag in enumerate(side.trained) if flag) + 1])
 
 
 def champ_texts(count: int) -> Samples:

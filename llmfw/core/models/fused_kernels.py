@@ -68,7 +68,8 @@ def norm_input_grad(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, kind
 def norm_weight_grad(grad: Tensor, x: Tensor, scale: Tensor, weight: Tensor, kind: NormKind) -> Tensor:
     """Gradient of weight [D]: the sum over tokens of grad * x * scale."""
     wide = x if kind.wide is None else x.to(kind.wide)
-    if grad.dtype == wide.dtype and weight.dtype == wide.dtype:
+    alike = grad.dtype == wide.dtype == weight.dtype
+    if alike and grad.is_cpu and not torch.is_autocast_enabled("cpu"):
         found: Tensor = (grad * wide).mT @ scale[:, 0]  # a matrix by a vector: no third array of its size
         return found
     y = wide * scale

@@ -44,7 +44,7 @@ def _same(left: Any, right: Any) -> bool:
 def test_what_is_made_again_changes_no_bit_of_a_run_and_fusing_none_of_its_first_loss(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    words = (*QUIET, *DROPOUT, "trainer.max_steps=4")
+    words = (*QUIET, *DROPOUT, "trainer.max_steps=2")
     plain = llmfw.fit(*words)
     said = capfd.readouterr().err
     assert "fused: " in said and "gated MLPs" in said and "norms" in said

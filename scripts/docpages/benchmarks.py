@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,8 @@ PROGRAMS = {
         "DPO, IPO and LD-DPO: loss and every gradient of one batch against TRL's.",
     ),
 }
-"""Name of a result -> (title, one sentence), in the page's order."""
+"""Name of a result -> (title, one sentence), in the page's order; other results come behind them."""
+PROGRAM_FOLDER = Path(__file__).parents[2] / "benchmarks"
 INTRO = """\
 # Benchmarks
 
@@ -57,7 +59,9 @@ A goal that was missed stays in its table as missed."""
 def benchmarks_page(note: str, results: Path = RESULTS) -> str:
     """The page; ``note`` begins it. A result that isn't there is named as not measured."""
     parts = [note + INTRO]
-    for name, (title, sentence) in PROGRAMS.items():
+    others = sorted({path.stem for path in results.glob("*.json")} - set(PROGRAMS))
+    for name in (*PROGRAMS, *others):
+        title, sentence = PROGRAMS.get(name) or described(name)
         path = results / f"{name}.json"
         parts.append(f"## {title}\n\n{sentence} `python -m benchmarks.{name}`")
         if path.is_file():
@@ -67,14 +71,22 @@ def benchmarks_page(note: str, results: Path = RESULTS) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def described(name: str) -> tuple[str, str]:
+    """(title, sentence) of a program that the page doesn't know: its name, its docstring's first line."""
+    text = (PROGRAM_FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    first = (ast.get_docstring(ast.parse(text)) or "").split("\n", 1)[0]
+    return name.replace("_", " ").capitalize(), first
+
+
 def section(result: Mapping[str, Any]) -> list[str]:
     """A result's paragraphs: where and when, the table, a line for each goal, the settings."""
     rows = result["rows"]
     parts = [where(result), rows_table(rows)]
-    goals = [goal_line(row) for row in rows if row["goal"] is not None]
+    asked = [row for row in rows if row.get("goal") is not None]
+    goals = [goal_line(row) for row in asked]
     if len(goals) > 24:  # a list of equal lines says less than their number
-        met = sum(row["met"] for row in rows)
-        missed = [goal_line(row) for row in rows if row["goal"] is not None and not row["met"]]
+        met = sum(row["met"] for row in asked)
+        missed = [goal_line(row) for row in asked if not row["met"]]
         goals = [f"- {met} of {len(goals)} goals met.", *missed]
     if goals:
         parts.append("\n".join(goals))
@@ -105,14 +117,14 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A row of the table."""
     judged = row.get("judged", row.get("difference"))
-    ratio = number(row["ratio"])
+    ratio = number(row.get("ratio"))
     if judged is not None and row["unit"] != "share":
         ratio = f"{number(judged)} apart"
     return (
         row["case"],
         number(row["ours"]) + between(row.get("ours_spread")),
-        number(row["peer"]) + between(row.get("peer_spread")),
-        row["peer_name"] or "",
+        number(row.get("peer")) + between(row.get("peer_spread")),
+        row.get("peer_name") or "",
         row["unit"],
         ratio,
         wanted(row),
@@ -134,13 +146,17 @@ def between(spread: Sequence[float] | None) -> str:
 
 def wanted(row: Mapping[str, Any]) -> str:
     """A row's goal in words."""
-    return "" if row["goal"] is None else f"{row.get('goal_is') or 'at most'} {row['goal']:g}"
+    goal = row.get("goal")
+    if goal is None or isinstance(goal, str):
+        return goal or ""
+    return f"{row.get('goal_is') or 'at most'} {goal:g}"
 
 
 def goal_line(row: Mapping[str, Any]) -> str:
     """A sentence: met or missed, by what."""
     judged = row.get("judged", row.get("difference"))
-    value = row["ratio"] if judged is None else judged
+    value = row.get("ratio") if judged is None else judged
+    value = row["ours"] if value is None else value
     said = "Met" if row["met"] else "**Missed**"
     what = "the ratio" if judged is None else "it"
     line = f"- {said}: {row['case']}; {what} is {number(value)}, the goal {wanted(row)}"

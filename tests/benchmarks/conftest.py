@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,18 +22,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pairs(tiny: Path) -> Task:
-    """Two steps of two ragged pairs behind one of warm-up."""
-    samples = tasks.made_pairs([(9, 5, 8), (4, 7, 3), (6, 6, 2), (12, 3, 9)], 512)
-    batches = tasks.in_steps(samples, 2)
-    return Task(name="pairs", kind="dpo", model=tiny, batches=batches, micro_batch=2, threads=1)
+def outline(tmp_path: Path) -> Path:
+    """The same model's config without weights, for what is worked out of it alone."""
+    folder = tmp_path / "outline"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(tasks.TINY))
+    return folder
 
 
 @pytest.fixture
-def texts(tiny: Path) -> Task:
+def pairs(outline: Path) -> Task:
+    """Two steps of two ragged pairs behind one of warm-up."""
+    samples = tasks.made_pairs([(9, 5, 8), (4, 7, 3), (6, 6, 2), (12, 3, 9)], 512)
+    batches = tasks.in_steps(samples, 2)
+    return Task(name="pairs", kind="dpo", model=outline, batches=batches, micro_batch=2, threads=1)
+
+
+@pytest.fixture
+def texts(outline: Path) -> Task:
     """Two steps of two ragged texts behind one of warm-up."""
     batches = tasks.in_steps(tasks.made_texts([9, 14, 7, 20], 512), 2)
-    return Task(name="texts", kind="sft", model=tiny, batches=batches, micro_batch=2, threads=1)
+    return Task(name="texts", kind="sft", model=outline, batches=batches, micro_batch=2, threads=1)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,19 @@ def test_the_sides_differ_in_nothing_but_whose_they_are():
     assert liger.settings == {"gradient_checkpointing": True, "use_liger_kernel": True}
     lora = gpu.sides_of(gpu.CASES["llama-8b-lora"], "cuda", dry=False)
     assert f"adapter.r={lora[2].settings['lora']}" in lora[0].settings  # type: ignore[call-overload,index]
+
+
+def test_a_case_has_the_rows_that_its_goals_ask_for(pairs, told):
+    """Twice TRL's speed; 3 GiB of the GPU's against 4, and against the 12 that are published."""
+    task = replace(pairs, device="cuda", dtype="bfloat16")
+    found = {name: told(task, name, 0.5, gpu_gib=3.0) for name in ("llmfw", "llmfw, cached reference")}
+    found |= {name: told(task, name, 1.0, gpu_gib=4.0) for name in ("trl", "trl, liger")}
+    rows = gpu.rows_of("llama-1b", gpu.CASES["llama-1b"], task, found, [1e12])
+    assert [row["goal"] for row in rows if row["unit"] == "tokens/s"] == [1.3, None, None, None]
+    assert all(row["met"] for row in rows if row["goal"])
+    rows = gpu.rows_of("gemma-3-1b", gpu.CASES["gemma-3-1b"], task, found, [1e12])
+    judged = {row["peer_name"]: row["ratio"] for row in rows if row["goal"]}
+    assert judged == {"trl": 0.75, "trl, published": 0.25}
 
 
 @pytest.mark.slow

@@ -99,6 +99,20 @@ def test_the_overhead_is_met_within_a_percent_or_within_its_interval(texts: Task
     assert once["interval"] == [None, None] and not once["met"]
 
 
+def test_the_packed_case_is_held_against_every_side_and_its_goal(texts: Task, told):
+    names = [side.name for side in sft_step.CASES["packed"]]
+    found = {name: told(texts, name, 1.0) for name in names[1:]} | {names[0]: told(texts, names[0], 0.5)}
+    rows = sft_step.rows_of("packed", texts, found, [60e9])
+    assert len({row["case"] for row in rows}) == len(rows)
+    assert {row["peer_name"] for row in rows} == set(names[1:])
+    (goal,) = [row for row in rows if row["goal"] == 1.8]
+    assert goal["peer_name"] == "llmfw, padded" and goal["ratio"] == pytest.approx(2.0) and goal["met"]
+    few = {name: found[name] for name in ("llmfw, packed", "llmfw, padded")}
+    grouped = sft_step.rows_of("grouped", texts, few, [60e9])
+    assert [row["goal"] for row in grouped if row["unit"] == "tokens/s"] == [None]
+    assert rows[-1]["kind"] == grouped[-1]["kind"] == "roofline"
+
+
 def test_champs_pairs_are_cut_and_keep_their_prompts_apart():
     pairs = tasks.champ_pairs(4, longest=200)
     assert len(pairs) == 4
@@ -116,14 +130,16 @@ def test_a_warm_up_is_the_first_step_again_or_all_of_them():
         tasks.in_steps(samples, 3)
 
 
-def test_a_side_that_fails_says_why(texts: Task, tmp_path: Path):
+def test_a_side_that_fails_says_why(texts: Task, tmp_path: Path, tiny: Path):
+    texts = replace(texts, model=tiny)
     broken = Side(name="ours", program="ours", settings=("no.such_key=1",))
     with pytest.raises(RuntimeError, match="no.such_key"):
         harness.run(broken, texts, tmp_path)
 
 
 @pytest.mark.slow
-def test_our_side_and_the_raw_loop_take_the_same_steps(texts: Task):
+def test_our_side_and_the_raw_loop_take_the_same_steps(texts: Task, tiny: Path):
+    texts = replace(texts, model=tiny)
     ours = Side(name="ours", program="ours", settings=(*sft_step.QUIET, "trainer.layout=padded"))
     packed = Side(name="packed", program="ours", settings=(*sft_step.QUIET, "trainer.layout=packed"))
     found, rates = harness.interleave(texts, (ours, packed, sft_step.RAW), 1, gemm_size=64)
@@ -141,8 +157,9 @@ def test_our_side_and_the_raw_loop_take_the_same_steps(texts: Task):
 
 
 @pytest.mark.slow
-def test_our_layouts_and_references_take_the_same_dpo_steps(pairs: Task, tmp_path: Path):
+def test_our_layouts_and_references_take_the_same_dpo_steps(pairs: Task, tmp_path: Path, tiny: Path):
     """Padded, a step has 4 rows of 17 or 21 tokens; a shared prompt leaves no work but what is needed."""
+    pairs = replace(pairs, model=tiny)
     runs = {
         settings: harness.run(
             Side(name="-".join(settings), program="ours", plugins=("dpo",), settings=(*QUIET, *keys)),
@@ -180,8 +197,9 @@ def made(name: str) -> None:
 @pytest.mark.parametrize(
     "settings", [{}, {"precompute_ref_log_probs": True}, {"gradient_checkpointing": True}]
 )
-def test_trl_takes_the_same_dpo_steps(pairs: Task, tmp_path: Path, settings: dict[str, Any]):
+def test_trl_takes_the_same_dpo_steps(pairs: Task, tmp_path: Path, tiny: Path, settings: dict[str, Any]):
     made("trl")
+    pairs = replace(pairs, model=tiny)
     theirs = harness.run(dpo_step.trl("trl", **settings), pairs, tmp_path)
     live = Side(name="ours", program="ours", plugins=("dpo",), settings=(*QUIET, "trainer.reference=copy"))
     ours = harness.run(live, pairs, tmp_path)
@@ -195,9 +213,10 @@ def test_trl_takes_the_same_dpo_steps(pairs: Task, tmp_path: Path, settings: dic
 @pytest.mark.parametrize(
     "side", [sft_step.TRL, sft_step.TRL_FREE, sft_step.LITGPT], ids=lambda side: side.name
 )
-def test_peers_take_the_raw_loops_steps(texts: Task, tmp_path: Path, side: Side):
+def test_peers_take_the_raw_loops_steps(texts: Task, tmp_path: Path, tiny: Path, side: Side):
     """LitGPT clips nothing and ties nothing: its first loss alone is the raw loop's."""
     made(str(side.environment))
+    texts = replace(texts, model=tiny)
     theirs, raw = harness.run(side, texts, tmp_path), harness.run(sft_step.RAW, texts, tmp_path)
     assert len(theirs["seconds"]) == 2 and len(theirs["losses"]) == 3
     assert theirs["losses"][0] == pytest.approx(raw["losses"][0], rel=1e-6)

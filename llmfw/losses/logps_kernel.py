@@ -1,6 +1,6 @@
 """Which implementation of the tiles runs: torch's operations, or the Triton kernels.
 
-``auto`` are torch's operations: the kernels have only ever run in Triton's interpreter, never on a GPU, and
+``auto`` are torch's operations: the kernels were compiled and interpreted, but never ran on a GPU, and
 what was not measured is no default. ``python -m benchmarks.lm_head --device cuda`` checks and times them on
 one.
 """

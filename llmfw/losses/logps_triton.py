@@ -8,8 +8,9 @@ Backward: a program makes a tile of logits again and writes it as a finished flo
 the slopes and the incoming gradient, in the dtype in which it's multiplied; the products with states and
 weight are the vendor's. No atomics: the same call gives the same bits.
 
-These kernels have run in Triton's interpreter only (``TRITON_INTERPRET=1``), never on a GPU: block sizes are
-guesses, and ``auto`` does not choose them (``llmfw.losses.logps_kernel``).
+These kernels have been compiled for GPUs (sm_80, sm_90) and have run in Triton's interpreter
+(``TRITON_INTERPRET=1``, which can't multiply bfloat16), never on a GPU: block sizes are guesses, and ``auto``
+does not choose them (``llmfw.losses.logps_kernel``).
 
 Shapes: N tokens, D width, V words, S shares of the vocabulary; BN, BV, BD the sides of a program's blocks.
 """

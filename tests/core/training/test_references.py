@@ -73,6 +73,7 @@ def entries() -> Counter[bytes]:
     return Counter(key for path in cache_dir("reference").rglob(PATTERN) for key in Part(path).keys)
 
 
+@pytest.mark.slow
 def test_one_computation_serves_alpha_beta_losses_layouts_and_batch_sizes(passes) -> None:
     """Three steps of two pairs and four held-out pairs are ten samples."""
     fit(*CACHED)
@@ -123,7 +124,7 @@ def test_what_it_took_is_written_down_and_no_model_is_kept(capfd) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_share_the_computation_and_train_as_one_process_does() -> None:
+def test_two_ranks_share_the_computation_and_train_as_one_process_does(monkeypatch) -> None:
     one = fit(*CACHED, "run.dir=one", "trainer.micro_batch=4")
     before = entries()
     words = [*CACHED, "run.dir=two", "trainer.devices=2", "trainer.strategy=ddp", "ld_dpo.answers=0"]
@@ -133,7 +134,7 @@ def test_two_ranks_share_the_computation_and_train_as_one_process_does() -> None
         env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
-    os.environ["LLMFW_CACHE"] = env["LLMFW_CACHE"]
+    monkeypatch.setenv("LLMFW_CACHE", env["LLMFW_CACHE"])
     assert entries() == before and set(before.values()) == {1}
     (event,) = read_journal(Path("two/journal.jsonl")).of("reference")
     assert 0 <= event.fields["samples"] <= event.fields["needed"] == len(before)

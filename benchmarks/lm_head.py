@@ -203,12 +203,11 @@ def grow(way: str, shape: tuple[int, int, int]) -> None:
     small = inputs((8, 256, 64), "cpu", torch.float32)
     logps = token_logps if way == "ours" else whole
     step(small, logps)  # what libraries allocate once
-    # the draws of the inputs are freed by now; fill the peak up to where the process stands
+    gc.collect()
     with open("/proc/self/statm") as file:
-        now = int(file.read().split()[1]) * resource.getpagesize()
-    before = max(now, 0)
+        before = int(file.read().split()[1]) * resource.getpagesize()
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # reset the peak
+        file.write("5")  # the peak starts anew: making the inputs took more than they are
     step(found, logps)
     with open("/proc/self/status") as file:
         peak = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))

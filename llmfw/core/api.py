@@ -71,6 +71,7 @@ def _assembled(
     no_plugins: Sequence[str],
     config: Sequence[str | Path],
     defaults_from: str | None,
+    resume: str = "never",
 ) -> Assembled:
     settled = settle(
         plugins=tuple(plugins),
@@ -80,7 +81,7 @@ def _assembled(
         defaults_from=defaults_from,
         measuring=verb == "evaluate",
     )
-    return assemble(settled, verb)
+    return assemble(settled, verb, resume=resume)
 
 
 def plan(
@@ -116,7 +117,9 @@ def fit(
     """
     from llmfw.core.fit import fit as carry_out
 
-    return carry_out(_assembled("fit", overrides, plugins, no_plugins, config, defaults_from), resume=resume)
+    return carry_out(
+        _assembled("fit", overrides, plugins, no_plugins, config, defaults_from, resume), resume=resume
+    )
 
 
 def generate(

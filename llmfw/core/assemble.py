@@ -261,8 +261,21 @@ def _run_name(verb: str, resolved: Resolved) -> str:
     return plugins or verb
 
 
-def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None) -> Assembled:
-    """Ask every hook and check the answers; nothing heavy is read or written."""
+def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None, resume: str = "never") -> Assembled:
+    """Ask every hook and check the answers; nothing heavy is read or written.
+
+    Where the settings leave a micro-batch to be found, it's found first, and ``resume`` says whether a run
+    that was begun with these settings decides it.
+    """
+    if settled.resolved.root.trainer.batch is None and settled.resolved.root.trainer.micro_batch != "auto":
+        return _assemble(settled, verb, folder)
+    from llmfw.core.estimate.auto import decide
+
+    settled = decide(settled, verb, resume, lambda found: _assemble(found, verb, folder))
+    return _assemble(settled, verb, folder)
+
+
+def _assemble(settled: Settled, verb: Verb, folder: Path | None) -> Assembled:
     from llmfw.core.auxiliary import facts_of
     from llmfw.core.data import open_tokenizer, peek_kind
     from llmfw.core.models import check_vocabulary, load_model_config, source_facts, source_notes, with_ids

@@ -7,7 +7,12 @@ close a set of words.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    Samples = int  # what a run sees: "auto" has become a number before its plan is made
+else:
+    Samples = int | Literal["auto"]
 
 
 def _key(help: str, default: Any, *, choices: tuple[str, ...] = ()) -> Any:
@@ -216,8 +221,17 @@ class TrainerConfig(Settings):
 
     max_steps: int | None = _key("optimizer steps; null: epochs decides", None)
     epochs: float | None = _key("passes over the data; null: max_steps decides", None)
-    micro_batch: int = _key("samples (pairs) in one forward pass of one process", 2)
+    micro_batch: Samples = _key(
+        "samples (pairs) in one forward pass of one process; auto: the most whose predicted peak of memory "
+        "fits",
+        2,
+    )
     accumulate: int = _key("forward passes per optimizer step", 1)
+    batch: int | None = _key(
+        "samples per optimizer step over all processes, which then decides accumulate; null: micro_batch x "
+        "accumulate x processes",
+        None,
+    )
     layout: str = _key(
         "how a micro-batch lies: padded, a row a sample; packed, all in one row, no padding; shared_prompt, "
         "packed with a pair's prompt standing once; auto: the best that model, plugins and data allow",

@@ -21,7 +21,7 @@ from llmfw.core.errors import CheckpointError, Interrupted, LlmfwError
 from llmfw.core.fit import FitResult, fit, result_of
 from llmfw.core.measure import flatten
 from llmfw.core.schema import TrackingConfig
-from llmfw.core.session import Session, kept
+from llmfw.core.session import Resume, Session, kept
 from llmfw.core.tracking import find_resumable, open_run, read_journal, read_record
 from llmfw.core.tracking.files import read_json, write_json
 
@@ -159,7 +159,8 @@ def run_child(
         else:
             begun = (folder / "run.json").exists()
             settled = settle_with(*words)
-            result = fit(assemble(settled, "fit"), resume="auto" if begun else "never", parent=parent)
+            how: Resume = "auto" if begun else "never"
+            result = fit(assemble(settled, "fit", resume=how), resume=how, parent=parent)
     except Interrupted:
         raise
     except catch as error:

@@ -49,7 +49,7 @@ def command(resume: str, as_json: bool, **layers: Any) -> None:
     settled = settle(**layers)  # before anything heavy is imported: a mistyped key is told at once
     from llmfw.core.fit import fit
 
-    result = fit(assemble(settled, "fit"), resume=resume)  # type: ignore[arg-type]  # click checked it
+    result = fit(assemble(settled, "fit", resume=resume), resume=resume)  # type: ignore[arg-type]  # click checked it
     if not is_main_process():
         return
     if as_json:

@@ -10,6 +10,7 @@ import click
 from llmfw.verbs.options import run_options
 
 if TYPE_CHECKING:
+    from llmfw.core.estimate.estimate import Estimate
     from llmfw.core.plan import Plan
 
 _TITLES = {
@@ -34,21 +35,33 @@ _TITLES = {
 @click.option(
     "--full", is_flag=True, help="Print every setting, not only those that differ from the core's defaults."
 )
-def command(as_json: bool, full: bool, **layers: Any) -> None:
+@click.option(
+    "--estimate",
+    "estimated",
+    is_flag=True,
+    help="Prepare the data and predict the run's peak of memory and its seconds a step.",
+)
+def command(as_json: bool, full: bool, estimated: bool, **layers: Any) -> None:
     """Print what a run would do: plugins, every hook's answer, settings and the plan's hash. Reads no
     weights.
     """
     from llmfw.core.assemble import assemble, settle
 
-    plan = assemble(settle(**layers), "plan").plan
+    assembled = assemble(settle(**layers), "plan")
+    plan, found = assembled.plan, None
+    if estimated:
+        from llmfw.core.estimate.estimate import estimate
+
+        found = estimate(assembled)
     if as_json:
-        click.echo(
-            json.dumps(
-                {**plan.as_dict(), "hash": plan.hash, "fingerprint": plan.fingerprint}, indent=2, default=str
-            )
-        )
+        told = {**plan.as_dict(), "hash": plan.hash, "fingerprint": plan.fingerprint}
+        if found is not None:
+            told["estimate"] = found.to_json()
+        click.echo(json.dumps(told, indent=2, default=str))
         return
     print_plan(plan, full=full)
+    if found is not None:
+        print_estimate(found)
 
 
 def print_plan(plan: Plan, *, full: bool = False) -> None:
@@ -78,6 +91,74 @@ def print_plan(plan: Plan, *, full: bool = False) -> None:
     for key, value in settings.items():
         console.print(Text(f"  {key} = {json.dumps(value, ensure_ascii=False)}"))
     console.print(Text(f"plan {plan.hash[:16]}   fingerprint {plan.fingerprint[:16]}"))
+
+
+def print_estimate(found: Estimate) -> None:
+    """What the run will cost, as tables; each prediction with how far it may be off."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(soft_wrap=True)
+    memory = Table(
+        title="memory of a process at its peak", title_justify="left", show_edge=False, pad_edge=False
+    )
+    memory.add_column("part")
+    memory.add_column("GiB", justify="right")
+    for part, size in found.peak.parts.items():
+        if size:
+            memory.add_row(_PARTS.get(part, part), f"{size / 2**30:.3f}")
+    console.print()
+    console.print(memory)
+    for line in estimate_lines(found):
+        console.print(Text(line))
+
+
+_PARTS = {
+    "optimizer": "optimizer's state",
+    "reference": "reference model",
+    "head": "head (chunks, its gradient)",
+    "buckets": "DDP's buckets",
+    "slack": "allocator's slack",
+    "base": "libraries and data",
+}
+
+
+def estimate_lines(found: Estimate) -> list[str]:
+    """The estimate in sentences, one a line."""
+    from llmfw.core.estimate.estimate import TIME_UNCERTAINTY
+    from llmfw.core.estimate.memory import UNCERTAINTY
+
+    rows, length = found.largest
+    where = "on a GPU" if found.device == "cuda" else f"in {found.machine.threads} threads"
+    processes = "" if found.processes == 1 else f" x {found.processes} processes"
+    seconds, percent = found.seconds, TIME_UNCERTAINTY * 100
+    return [
+        f"step        {found.samples:.4g} samples ({found.micro_batch} x {found.accumulate}{processes}), "
+        f"{found.tokens:,.0f} tokens in {found.positions:,.0f} positions; {found.trained:,} parameters train",
+        f"largest     micro-batch of {rows} x {length} positions",
+        f"peak        {_gib(found.peak.total)} +-{UNCERTAINTY * 100:.0f}% ({_gib(found.peak.low)} to "
+        f"{_gib(found.peak.high)}); {_gib(found.room.bytes)} {found.room.how}"
+        + ("" if found.fits else ": it may not fit"),
+        f"time        {seconds.step:.3g} s a step +-{percent:.0f}% "
+        f"({seconds.step * (1 - TIME_UNCERTAINTY):.3g} to {seconds.step * (1 + TIME_UNCERTAINTY):.3g} s), "
+        f"mean {seconds.mean:.3g} s; {found.steps} steps: {_span(seconds.total)}, without validation, "
+        "generation and checkpoints",
+        f"work        {found.flops / 1e9:,.4g} GFLOP a step, {found.utilisation:.0%} of this machine's "
+        f"{found.machine.gemm / 1e9:,.4g} GFLOP/s of matrix products {where}",
+        *(f"note: {note}" for note in found.notes),
+    ]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def changed(plan: Plan) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -77,10 +77,14 @@ class BuiltModel:
         return tuple(sorted(name for name in names if not is_adapter_parameter(name)))
 
 
+Load = Callable[[ModelSource, Any], Any]
+"""(source, config) -> the transformers model, in place of reading its files."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
     """What is to be built. ``seeds`` of surgeries by name; ``filled``: a checkpoint follows, so tensors
-    may be absent till then.
+    may be absent till then. With ``load`` no file of weights is read or hashed.
     """
 
     adapter: AdapterConfig
@@ -88,6 +92,7 @@ class _Wish:
     seed: int
     seeds: Mapping[str, int] = field(default_factory=dict)
     filled: bool = False
+    load: Load | None = None
 
 
 def build_model(
@@ -98,6 +103,7 @@ def build_model(
     *,
     train: bool = True,
     tokenizer: Any = None,
+    load: Load | None = None,
 ) -> BuiltModel:
     """Load a model and operate on it: before_load on the config, load, after_load, adapters, after_adapters.
 
@@ -112,6 +118,7 @@ def build_model(
         train: False: nothing is to be trained. All is frozen, ``adapter`` isn't looked at, and a
             saved adapter is kept as it is.
         tokenizer: saved beside the weights; its ids are checked against the model's vocabulary.
+        load: makes the module instead, for an estimate that needs shapes and no values.
 
     Raises:
         UsageError, CheckpointError: a model that can't be found, loaded or adapted.
@@ -120,7 +127,9 @@ def build_model(
     source = model if isinstance(model, ModelSource) else resolve_model(model)
     if train and source.model.quantization != "none":
         check_frozen(source.model, adapter or AdapterConfig())
-    wish = _Wish(adapter=adapter if train and adapter else AdapterConfig(), surgeries=surgeries, seed=seed)
+    wish = _Wish(
+        adapter=adapter if train and adapter else AdapterConfig(), surgeries=surgeries, seed=seed, load=load
+    )
     built = (
         _build(source, wish) if train or source.kind not in ("adapter", "full") else _restore(source, wish)
     )
@@ -145,10 +154,10 @@ def _build(source: ModelSource, wish: _Wish) -> BuiltModel:
     plain = _state_names_of(config) if theatre.has("before_load") else None
     theatre.operate("before_load", config)
     must = () if wish.filled else plain
-    module = load_module(source, config, wish.seed, must=must)
+    module = wish.load(source, config) if wish.load else load_module(source, config, wish.seed, must=must)
     if plain is not None:
         theatre.note_added_before_load(sorted(state_names(module) - plain), module)
-    base_hash = _base_hash(source, module)
+    base_hash = "" if wish.load else _base_hash(source, module)
     if source.kind == "scratch":
         cast(module, getattr(torch, source.model.dtype))
     theatre.operate("after_load", module)
@@ -171,7 +180,8 @@ def _finish(
         _quantise(module, source, theatre.done)
         before = all_parameters(module, {}, tied=True)
     if wish.adapter.kind == "lora":
-        module = add_lora(module, wish.adapter, wish.seed, _base_name(source))
+        base = source.model.name if wish.load else _base_name(source)
+        module = add_lora(module, wish.adapter, wish.seed, base)
     theatre.operate("after_adapters", module)
     done = tuple(theatre.done)
     parameters = all_parameters(module, theatre.companions, tied=True)
@@ -227,7 +237,8 @@ def _restore(source: ModelSource, wish: _Wish) -> BuiltModel:
         built = _build(resolve_model(base_model(source)), made)
     else:
         built = _build(replace(unquantised(source), kind="folder"), replace(made, filled=True))
-    load_weights(built, source.folder)
+    if wish.load is None:
+        load_weights(built, source.folder)
     if source.kind == "full" and source.model.quantization != "none":
         _quantise(built.module, source, built.reports)
         built = replace(built, model=source.model)
@@ -247,7 +258,7 @@ def _continue(saved: BuiltModel, source: ModelSource, wish: _Wish) -> BuiltModel
     theatre = Theatre(
         seed=wish.seed, surgeries=wish.surgeries, done=list(saved.reports), companions=dict(saved.companions)
     )
-    own = hash_files(source_files(source))
+    own = "" if wish.load else hash_files(source_files(source))
     base_hash = (
         own if source.kind == "full" else hashlib.sha256(f"{saved.base_hash}+{own}".encode()).hexdigest()
     )

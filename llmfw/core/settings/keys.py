@@ -215,7 +215,8 @@ def type_name(leaf: Leaf | Table) -> str:
     if isinstance(leaf, Table):
         return "mapping"
     if leaf.words:
-        return " | ".join(leaf.words) + (" | null" if leaf.optional else "")
+        plain = [one_type_name(part) for part in typing.get_args(leaf.type) if part in (bool, int, float)]
+        return " | ".join([*plain, *leaf.words]) + (" | null" if leaf.optional else "")
     return one_type_name(leaf.type)
 
 
@@ -226,6 +227,8 @@ def one_type_name(kind: Any) -> str:
     names = {Any: "any", type(None): "null", str: "text", Path: "path"}
     if kind in names:
         return names[kind]
+    if typing.get_origin(kind) is Literal:
+        return " | ".join(str(word) for word in typing.get_args(kind))
     if typing.get_origin(kind) in (list, tuple):
         inner = [one_type_name(part) for part in typing.get_args(kind) if part is not Ellipsis]
         return f"list of {inner[0] if len(set(inner)) == 1 else ', '.join(inner)}"

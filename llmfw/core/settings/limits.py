@@ -64,6 +64,7 @@ RANGES: Mapping[str, Range] = {
     "trainer.epochs": _POSITIVE,
     "trainer.micro_batch": _COUNT,
     "trainer.accumulate": _COUNT,
+    "trainer.batch": _COUNT,
     "trainer.devices": Range(1, 4096),
     "trainer.nodes": Range(1, 4096),
     "trainer.threads": Range(1, 4096),

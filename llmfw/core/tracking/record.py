@@ -21,6 +21,7 @@ RUNS = Path("runs")
 SPLIT = (
     "trainer.micro_batch",
     "trainer.accumulate",
+    "trainer.batch",
     "trainer.devices",
     "trainer.nodes",
     "trainer.strategy",

@@ -3,7 +3,6 @@
     python -m benchmarks.estimate                 # all, writes results/estimate.json
     python -m benchmarks.estimate lora packed     # some, printed alone
 
-Each case is predicted in a process of its own, then trained for a few steps in another. Measured is what the
 Each case is predicted in a process of its own, then trained for a few steps in another. Measured is what
 the run itself tells: its peak of resident memory (costs.json), and the median of ``time/step_seconds``
 without the first step.

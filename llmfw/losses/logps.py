@@ -76,7 +76,7 @@ def token_logps(
     Raises:
         ValueError: shapes that do not fit, ``chunk`` or ``block`` below 1, ``softcap`` not above 0, a
             ``first`` without a group, an unknown kernel.
-        IndexError: a target outside the vocabulary (on a GPU: an assertion on the device).
+        RuntimeError: a target outside the vocabulary (on a GPU: an assertion on the device).
     """
     _check(hidden, weight, target, bias, low_rank, chunk, block, softcap, first if group is None else 0)
     device = hidden.device.type

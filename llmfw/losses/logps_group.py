@@ -25,7 +25,7 @@ def merge(sums: Sums, owned: Tensor, group: Any) -> Sums:
         group: a process group, or None.
 
     Raises:
-        IndexError: a target that no rank owns, or that two do (on a GPU: an assertion on the device).
+        RuntimeError: a target that no rank owns, or that two do (on a GPU: an assertion on the device).
     """
     count = owned.to(sums.total.dtype)
     if group is None or not len(count):
@@ -47,8 +47,4 @@ def all_sum(value: Tensor, group: Any) -> Tensor:
 
 
 def _claimed(count: Tensor, message: str) -> None:
-    right = (count == 1).all()
-    if right.device.type == "cuda":  # no wait for the device
-        torch._assert_async(right, message)
-    elif not bool(right):
-        raise IndexError(message)
+    torch._assert_async((count == 1).all(), message)  # no wait for the device

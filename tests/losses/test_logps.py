@@ -308,5 +308,5 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
 
 @pytest.mark.parametrize("wrong", [-100, -1, 5])
 def test_a_label_outside_the_vocabulary_is_an_error(wrong: int) -> None:
-    with pytest.raises((RuntimeError, IndexError), match="out of bounds"):
+    with pytest.raises(RuntimeError, match="out of bounds"):
         token_logps(torch.zeros(1, 4), torch.zeros(5, 4), torch.tensor([wrong]))

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from llmfw.core.schema import Root
 from llmfw.testing.runner import Runner
 
 WAYS = {
@@ -43,8 +42,8 @@ def test_padded_rows_are_read_once_or_twice_a_pass_by_the_models_library(
     """transformers looks whether a mask has padding, and once more where it has; three micro-batches, and for
     pairs as many passes of the reference.
     """
-    padded = ("trainer.layout=padded",) if hasattr(Root().trainer, "layout") else ()
-    others = [one for one in _waits(runner, rows_file, way, *padded) if not one["at"].startswith("llmfw/")]
+    told = _waits(runner, rows_file, way, "trainer.layout=padded")
+    others = [one for one in told if not one["at"].startswith("llmfw/")]
     passes = 3 if way == "supervised" else 6
     assert {one["at"].partition(":")[0] for one in others} == {"transformers/masking_utils.py"}
     assert passes <= sum(one["times"] for one in others) <= 2 * passes

@@ -134,7 +134,15 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> list[dict[s
     rows = rows_of(case, task, found, rates)
     if not options.no_compile:
         again = task_of(name, folder, threads=options.threads, tiny=options.tiny, compiled=True)
-        compiled, _ = harness.interleave(again, (COMPILED, TRL_COMPILED), options.repetitions, gemm_size=size)
+        try:
+            compiled, _ = harness.interleave(
+                again, (COMPILED, TRL_COMPILED), options.repetitions, gemm_size=size
+            )
+        except RuntimeError as error:  # the other rows stay; this one says what failed
+            failed = " ".join(str(error).splitlines()[-1:])
+            print(f"{name}: compiled: {error}", flush=True)
+            unrun = record.row(f"{case.title}: compiled", ours=0.0, unit="tokens/s", repetitions=0)
+            return [*rows, unrun | {"failed": failed}]
         mine, theirs = compiled[COMPILED.name], compiled[TRL_COMPILED.name]
         rows += [
             harness.speed_row(f"{case.title}: compiled, cached reference on both", mine, theirs),

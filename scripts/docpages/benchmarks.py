@@ -128,7 +128,9 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["unit"],
         ratio,
         wanted(row),
-        {True: "met", False: "**missed**", None: ""}[row.get("met")],
+        f"failed: {row['failed']}"
+        if "failed" in row
+        else {True: "met", False: "**missed**", None: ""}[row.get("met")],
     )
 
 

@@ -267,7 +267,8 @@ def assemble(settled: Settled, verb: Verb, *, folder: Path | None = None, resume
     Where the settings leave a micro-batch to be found, it's found first, and ``resume`` says whether a run
     that was begun with these settings decides it.
     """
-    if settled.resolved.root.trainer.batch is None and settled.resolved.root.trainer.micro_batch != "auto":
+    trainer = settled.resolved.root.trainer
+    if trainer.batch is None and str(trainer.micro_batch) != "auto":
         return _assemble(settled, verb, folder)
     from llmfw.core.estimate.auto import decide
 

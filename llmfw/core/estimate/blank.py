@@ -154,7 +154,7 @@ def _with_head(policy: LocalPolicy) -> LocalPolicy:
     """The head that the model's config speaks of: which of the candidates is right changes no size."""
     found = candidates(bare(policy.module))
     capped = [head for head in found if head.softcap is not None]
-    policy._head = (capped or found or [None])[0]
+    policy._head = next(iter(capped or found), None)
     return policy
 
 

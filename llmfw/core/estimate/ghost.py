@@ -121,11 +121,11 @@ class Ledger:
         alive[kind] = alive.get(kind, 0) + event.bytes
 
 
-class Ghost(TorchDispatchMode):
+class Ghost(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """While it's active, floating-point tensors that are made have no values, and all is written down."""
 
     def __init__(self, device: str = "cpu") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.ledger = Ledger()
         self.device = torch.device(device)
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -222,11 +222,11 @@ class Ghost(TorchDispatchMode):
     def __enter__(self) -> Ghost:
         self._swap = torch.utils.swap_tensors
         torch.utils.swap_tensors = _take_over
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return self
 
     def __exit__(self, *failure: Any) -> None:
-        super().__exit__(*failure)
+        super().__exit__(*failure)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.utils.swap_tensors = self._swap
 
     @contextmanager

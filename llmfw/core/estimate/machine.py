@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -75,7 +77,7 @@ def _gemm(device: str) -> float:
         (torch.full((rows, inner), 0.01, device=device), torch.full((inner, columns), 0.01, device=device))
         for rows, inner, columns in _SHAPES
     ]
-    jobs = [lambda left=left, right=right: torch.mm(left, right) for left, right in pairs]
+    jobs: list[Callable[[], object]] = [partial(torch.mm, left, right) for left, right in pairs]
     seconds = _interleaved(jobs, device)
     return statistics.median(
         2 * rows * inner * columns / taken
@@ -96,9 +98,15 @@ def _call(device: str) -> float:
 
     from llmfw.core.models.rng import private_rng
 
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 32}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "vocab_size": 32,
+    }
     with private_rng(0):
-        model = LlamaModel(LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=1)).to(device)
+        model: Any = LlamaModel(LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        model.to(device)
     ids = torch.zeros(1, 8, dtype=torch.long, device=device)
 
     def step() -> None:

@@ -81,7 +81,7 @@ def flops_of(call: Call) -> int:
         query, key = (call.args[1], call.args[2]) if backward else (call.args[0], call.args[1])
         batch, heads, length, width = query.shape
         forward = 4 * batch * heads * length * key.shape[2] * width
-        return forward * 5 // 2 if backward else forward
+        return int(forward * 5 // 2 if backward else forward)
     formula = flop_registry.get(packet)
     if formula is None:
         return 0

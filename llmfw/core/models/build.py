@@ -180,8 +180,8 @@ def _finish(
         _quantise(module, source, theatre.done)
         before = all_parameters(module, {}, tied=True)
     if wish.adapter.kind == "lora":
-        base = source.model.name if wish.load else _base_name(source)
-        module = add_lora(module, wish.adapter, wish.seed, base)
+        name_of_base = source.model.name if wish.load else _base_name(source)
+        module = add_lora(module, wish.adapter, wish.seed, name_of_base)
     theatre.operate("after_adapters", module)
     done = tuple(theatre.done)
     parameters = all_parameters(module, theatre.companions, tied=True)

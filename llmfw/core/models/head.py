@@ -149,7 +149,7 @@ class Head:
 
 
 def _untouched(module: nn.Module) -> bool:
-    """Whether calling the module is what its class says: no hooks, no forward of its own, no parametrization."""
+    """Whether calling the module is what its class says: no hooks, no own forward, no parametrization."""
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
     return not hooked and not hasattr(module, "parametrizations")
 

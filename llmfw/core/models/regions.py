@@ -146,6 +146,7 @@ def _kind(given: tuple[Any, ...]) -> Any:
     return (
         torch.is_autocast_enabled(first.device.type),
         torch.is_inference_mode_enabled(),
+        torch._C._len_torch_function_stack(),  # a graph is made under the modes that were on, and for them
         torch.are_deterministic_algorithms_enabled(),
         torch.get_num_threads(),
         *(

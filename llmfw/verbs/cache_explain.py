@@ -37,7 +37,7 @@ def explain_command(overrides: list[str], **layers: Any) -> None:
 
     \b
     llmfw cache explain NAME
-    llmfw cache explain --plugin ld_dpo model=tiny-llama data=pairs.jsonl
+    llmfw cache explain --plugin NAME model=tiny-llama data=pairs.jsonl
     """
     from llmfw.core.errors import UsageError
 

@@ -178,8 +178,12 @@ def test_explain_tells_what_a_run_would_find_and_what_differs_from_the_nearest(c
     miss, _ = told(capsys, "explain", *RUN, "trainer.precision=bf16-mixed")
     assert "(doesn't exist yet)" in miss and "nearest: reference/" in miss
     assert "precision: bf16-mixed here, 32-true there" in miss
-    _, err = told(capsys, "explain", "model=tiny-llama", "data=pairs.jsonl", code=2)
-    assert "NO-REFERENCE" in err or "needs" in err
+
+
+def test_a_run_that_compares_with_no_reference_has_nothing_to_explain(capsys, here) -> None:
+    (here / "texts.jsonl").write_text("".join(f'{{"text": "a line of text {i}"}}\n' for i in range(8)))
+    _, err = told(capsys, "explain", "model=tiny-llama", "data=texts.jsonl", code=2)
+    assert err.startswith("error[NO-REFERENCE] ") and "'causal_lm' asks for no reference" in err
 
 
 @pytest.mark.parametrize("words", [("ls",), ("explain", "reference/"), ("rm", "--kind", "models", "--yes")])

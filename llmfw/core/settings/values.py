@@ -158,8 +158,8 @@ def _fit_union(kind: Any, value: Any, key: str, texts: Texts) -> Any:
             refusal = refusal or wrong
     assert refusal is not None
     if len(others) > 1:
-        wanted = " or ".join(one_type_name(part) for part in others)
-        raise _type(value, wanted, "write one of these", key)
+        wanted = " or ".join(_WANTED.get(part) or one_type_name(part) for part in others)
+        raise _type(value, wanted, f"{refusal.mend}, or another of these", key)
     raise refusal
 
 

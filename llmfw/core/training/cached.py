@@ -48,7 +48,7 @@ def explain(assembled: Assembled) -> Explained:
     if not loss.needs_reference:
         raise UsageError(
             "NO-REFERENCE", f"the loss {loss.name!r} asks for no reference, so nothing of it is cached",
-            mend="name a plugin whose loss does (--plugin dpo)",
+            mend="name a plugin whose loss compares with a reference (llmfw plugins lists them)",
         )  # fmt: skip
     source, tokenizer = assembled.settled.source, assembled.tokenizer
     built = build_model(source, root.adapter, surgeries_of(assembled), root.seed, tokenizer=tokenizer)

@@ -192,7 +192,7 @@ def neutral(subject: Subject) -> None:
     )
     if trains(subject):
         expect_repeatable(subject)
-        one = inside(subject, subject.neutral).training
+        one = inside(subject, _at_neutral(subject)).training
         try:
             other = _baseline(subject)
         except ConflictError as error:  # e.g. the baseline is a plugin that isn't installed
@@ -207,10 +207,21 @@ def neutral(subject: Subject) -> None:
         same_outputs(answers(subject, subject.neutral), plain, tolerance=tolerance, mend=mend)
 
 
+def _at_neutral(subject: Subject) -> dict[str, str]:
+    return {**_plain(subject), **(subject.neutral or {})}
+
+
+def _plain(subject: Subject) -> dict[str, str]:
+    """Settings under which a model takes the same operations in the same order with a surgery and without:
+    fused modules differ from plain ones in the last bits of a gradient, and what a surgery made isn't fused.
+    """
+    return {"trainer.fused": "off"} if "surgery" in subject.kinds else {}
+
+
 def _baseline(subject: Subject) -> Training:
     """The baseline's training on the same data: the plugin's own rows where it is their source."""
     own = "datamodule" in subject.kinds and not any(key.startswith("data") for key in subject.settings)
-    settings = around(subject, _own_rows(subject) if own else {})
+    settings = around(subject, {**_plain(subject), **(_own_rows(subject) if own else {})})
     return training(subject, settings, plugins=subject.baseline)
 
 
@@ -237,7 +248,7 @@ def neutral_runs_the_method(subject: Subject) -> None:
     """
     if subject.neutral is None:
         raise NotApplicable("its card states no neutral setting")
-    usual, present = _work(subject, {}), _work(subject, subject.neutral)
+    usual, present = _work(subject, {}), _work(subject, _at_neutral(subject))
     if not usual:
         raise NotApplicable("no function of its own runs while it works at its defaults")
     mend = "let the neutral setting go through the same code: an early return proves nothing"

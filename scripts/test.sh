@@ -4,16 +4,21 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh test
 
-# The report's page is looked at in a real browser. Where none can be had, the test says why it is skipped.
-if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && ! command -v chromium-browser >/dev/null; then
+# What some tests need of the machine. Where it can't be had, they say why they are skipped.
+need() { # need PACKAGE REASON COMMAND...: any one of the commands will do
+  local package=$1 reason=$2 name
+  shift 2
+  for name in "$@"; do command -v "$name" >/dev/null && return; done
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-    echo "Installing chromium for the browser tests"
-    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends chromium; } \
-      >/dev/null 2>&1 || echo "warning: chromium could not be installed; the browser tests will be skipped"
+    echo "Installing $package for $reason"
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$package"; } \
+      >/dev/null 2>&1 || echo "warning: $package could not be installed; $reason will be skipped"
   else
-    echo "warning: no chromium here and no right to install it; the browser tests will be skipped"
+    echo "warning: no $package here and no right to install it; $reason will be skipped"
   fi
-fi
+}
+need chromium "the browser tests" chromium google-chrome chromium-browser
+need g++ "the tests of compiled training" g++
 
 # Two workers on two cores: one thread each. No model hub, no telemetry, no colours in what tests compare.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false

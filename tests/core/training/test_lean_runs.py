@@ -62,8 +62,8 @@ def test_what_is_made_again_changes_no_bit_of_a_run_and_fusing_none_of_its_first
 def test_a_compiled_run_that_is_stopped_and_resumed_is_the_run_that_was_not_to_the_bit(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The resumed run compiles anew, and the first batch that it sees is of another length. The fourth step is
-    cut in its middle, and an error's checkpoint holds the three before it.
+    """The resumed run compiles anew, and the first batch that it sees is of another length. The fourth
+    step is cut in its middle, and an error's checkpoint holds the three before it.
     """
     from llmfw.core.models.regions import _kernels
 

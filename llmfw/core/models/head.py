@@ -234,6 +234,20 @@ def find_head(model: Any, decoder: nn.Module, inputs: Mapping[str, Any]) -> Head
     return None
 
 
+def beginning(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The first tokens of a row without padding, and no spans: what a head makes of a state doesn't depend on
+    which tokens that state has seen, and a row of a whole batch is as much work as a step's.
+    """
+    tokens = inputs["input_ids"].shape[1]
+    return {
+        name: value[:, :_PROBED]
+        if isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == tokens
+        else value
+        for name, value in inputs.items()
+        if name != "spans"
+    }
+
+
 def _first_row(inputs: Mapping[str, Any]) -> dict[str, Any]:
     rows = inputs["input_ids"].shape[0]
     return {

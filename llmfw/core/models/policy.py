@@ -14,7 +14,7 @@ from llmfw.core.batch import Batch
 from llmfw.core.errors import PluginError, UsageError
 from llmfw.core.models.adapters import bare
 from llmfw.core.models.encoder_decoder import is_encoder_decoder
-from llmfw.core.models.head import Head, find_head, gather_logps
+from llmfw.core.models.head import Head, beginning, find_head, gather_logps
 from llmfw.core.models.shards import inside
 from llmfw.core.models.spans import Sight, sees_spans
 from llmfw.core.records import Completion
@@ -83,8 +83,7 @@ class LocalPolicy:
         decoder = decoder_of(model)
         inputs = self._inputs(batch, decoder)
         if self._head is _UNKNOWN and batch.input_ids.numel():
-            # what the head makes of a state doesn't depend on which tokens that state has seen
-            plain = {name: value for name, value in inputs.items() if name != "spans"}
+            plain = beginning(inputs) if "spans" in inputs else inputs
             self._head = find_head(model, decoder, self._whole(batch, plain))
         head: Head | None = self._head if self._head is not _UNKNOWN else None
         if head is None:

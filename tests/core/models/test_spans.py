@@ -253,3 +253,15 @@ def test_one_call_over_ragged_rows_is_the_calls_run_by_run(kernel, window) -> No
     found = [torch.autograd.grad((out * weights).sum(), (q, k, v)) for out in (ours, whole.transpose(1, 2))]
     assert torch.allclose(ours, whole.transpose(1, 2), atol=1e-12, rtol=0)
     assert all(torch.allclose(a, b, atol=1e-12, rtol=0) for a, b in zip(*found, strict=True))
+
+
+def test_the_head_is_looked_for_on_a_few_tokens_of_a_row_without_padding() -> None:
+    """Four pairs of 26, 21, 26 and 12 tokens are one row of 85; 16 tokens show what the head is."""
+    model = built("llama")
+    seen: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, given: seen.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    batch = collate(pairs(), 0, layout="packed")
+    LocalPolicy(model).logps(batch)
+    assert batch.input_ids.shape == (1, 85) and seen == [(1, 16)]

@@ -163,7 +163,7 @@ def _trained(sequence: TokenSequence) -> Tensor:
 
 
 def _ints(values: Sequence[int]) -> Tensor:
-    """[n] int64 of at least one number, several times faster than ``torch.tensor`` reads them."""
+    """[n] int64 of at least one number."""
     return torch.frombuffer(array("q", values), dtype=torch.int64)
 
 

@@ -23,11 +23,18 @@ from llmfw.core.profiling.steps import Switch, ways
 from llmfw.core.recipes import train_recipes
 from llmfw.core.session import Session
 from llmfw.core.tracking import Journal
-from llmfw.core.training import train as training
 from llmfw.core.training.launch import check_launch
 from llmfw.core.training.prepared import prepare_data
 from llmfw.core.training.strategies import check_strategy
-from llmfw.core.training.train import Job, first_batches, total_steps
+from llmfw.core.training.train import (
+    Job,
+    first_batches,
+    loader_of,
+    reference_of,
+    total_steps,
+    trainer_of,
+    training_of,
+)
 
 LEFT_OUT = (Validation, Samples, EarlyStopping, MaxTime, CheckpointCallback, Progress)
 """Callbacks that act between some steps, not in one."""
@@ -77,7 +84,7 @@ def profile(assembled: Assembled, *, steps: int, warmup: int, out: Path) -> Prof
         plan = ways(steps, warmup)
         watched = Watched()
         module = _module(job, watched, len(plan))
-        trainer: Any = training._trainer(job, len(plan), session.dir / "checkpoints")
+        trainer: Any = trainer_of(job, len(plan), session.dir / "checkpoints")
         job.references.trainer = trainer
         trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, LEFT_OUT)]
         switch = Switch(module, watched, plan)
@@ -88,18 +95,18 @@ def profile(assembled: Assembled, *, steps: int, warmup: int, out: Path) -> Prof
 
 def _module(job: Job, watched: Watched, count: int) -> TrainModule:
     """The module of the run itself; its loader also serves steps beyond the run's last."""
-    whole = training._training(job, total_steps(job), job.session.dir / "checkpoints")
+    whole = training_of(job, total_steps(job), job.session.dir / "checkpoints")
     loader, reference = whole.loader, whole.reference
     if loader is not None:
 
         def loader(start: int, rank: int, world: int) -> Any:
-            return training._loader(job, max_steps=count, start=start, rank=rank, world=world)
+            return loader_of(job, max_steps=count, start=start, rank=rank, world=world)
 
         loader = watched.loader(loader)
     if reference is not None:
 
         def reference(built: Any) -> Any:
-            return training._reference(job, built, count)
+            return reference_of(job, built, count)
 
     return TrainModule(replace(whole, loader=loader, reference=reference, meter=None))
 

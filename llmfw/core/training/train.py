@@ -91,13 +91,13 @@ def train(job: Job) -> TrainModule:
     if job.session.resumed:
         place = f"from step {int(resume.name.rsplit('-', 1)[1])} ({resume})" if resume else "from the start"
         say(f"resuming {job.session.dir} {place}")
-    training = _training(job, steps, folder)
+    training = training_of(job, steps, folder)
     module = TrainModule(training)
     if steps == 0:
         module.configure_model()
         job.at_start(module)
         return module
-    trainer = job.references.trainer = _trainer(job, steps, folder)
+    trainer = job.references.trainer = trainer_of(job, steps, folder)
     try:
         with job.assembled.run._spent.once(callbacks_of(job.assembled.plan)):
             path = str(resume) if resume else None
@@ -120,7 +120,7 @@ def total_steps(job: Job) -> int:
             mend="set trainer.max_steps",
             key="trainer.max_steps",
         )
-    per_epoch = _loader(job, max_steps=1).steps_per_epoch
+    per_epoch = loader_of(job, max_steps=1).steps_per_epoch
     assert per_epoch is not None  # a stream has max_steps
     return max(1, math.ceil((trainer.epochs if trainer.epochs is not None else 1.0) * per_epoch))
 
@@ -142,7 +142,7 @@ def held_out(job: Job, *, rank: int = 0, world: int = 1) -> list[Batch]:
 
 def first_batches(job: Job, steps: int) -> Iterator[Batch]:
     """Micro-batches of the training data from its start, for a loss's calibration."""
-    for step in _loader(job, max_steps=steps, world=1):
+    for step in loader_of(job, max_steps=steps, world=1):
         yield from step
 
 
@@ -152,9 +152,10 @@ def manifest_of(assembled: Assembled, built: Any) -> dict[str, Any]:
     return {**about, "fingerprint": assembled.plan.fingerprint}
 
 
-def _loader(
+def loader_of(
     job: Job, *, max_steps: int, start: int = 0, rank: int = 0, world: int | None = None
 ) -> StepLoader | StreamLoader:
+    """The steps of a run of ``max_steps`` from ``start`` on, as process ``rank`` of ``world`` gets them."""
     root = job.assembled.run.config
     pad = job.assembled.tokenizer.pad_token_id
     collate = job.references.collate or job.layer
@@ -203,7 +204,12 @@ class _Consumed(Callback):
         self._journal.event("consumed", step=step, sample_ids=list(self._sample_ids(step - 1)))
 
 
-def _training(job: Job, steps: int, folder: Path) -> Training:
+def training_of(job: Job, steps: int, folder: Path) -> Training:
+    """What the run's module needs to know; checkpoints go to ``folder``.
+
+    Raises:
+        ConflictError: LOSS-DATA, the data isn't of the loss's form.
+    """
     assembled = job.assembled
     root = assembled.run.config
     loss: Loss = assembled.plan.one("llmfw_loss")
@@ -227,15 +233,15 @@ def _training(job: Job, steps: int, folder: Path) -> Training:
         groups=parameter_groups,
         loader=None
         if job.bare is not None
-        else lambda start, rank, world: _loader(job, max_steps=steps, start=start, rank=rank, world=world),
+        else lambda start, rank, world: loader_of(job, max_steps=steps, start=start, rank=rank, world=world),
         max_steps=steps,
         run_dir=job.session.dir,
         seed=root.seed,
         settle=None if job.bare is not None else lambda policy: _settle(job, policy),
-        reference=(lambda built: _reference(job, built, steps)) if loss.needs_reference else None,
+        reference=(lambda built: reference_of(job, built, steps)) if loss.needs_reference else None,
         metrics=assembled.plan.many("llmfw_metrics/train"),
         log_every=root.trainer.log_every,
-        steps_per_epoch=None if job.bare is not None else _loader(job, max_steps=steps).steps_per_epoch,
+        steps_per_epoch=None if job.bare is not None else loader_of(job, max_steps=steps).steps_per_epoch,
         newest=lambda: newest_verified(folder),
         rank_local=rank_local_names,
         save=save_weights,
@@ -253,7 +259,7 @@ def _callbacks(job: Job, steps: int, folder: Path) -> list[Callback]:
     trainer, stopping = root.trainer, root.trainer.early_stopping
     found: list[Callback] = [Throughput(trainer.log_every), _AtStart(job.at_start)]
     if journal is not None and job.bare is None:
-        found.append(_Consumed(journal, _loader(job, max_steps=steps).sample_ids))
+        found.append(_Consumed(journal, loader_of(job, max_steps=steps).sample_ids))
     found.append(
         Validation(
             lambda module: {**validate_held_out(job, module), **job.at_validation(module)},
@@ -327,17 +333,19 @@ def _settle(job: Job, policy: Policy) -> None:
         job.session.journal.event("layout", layout=job.layer.layout, told=told)
 
 
-def _reference(job: Job, built: Any, steps: int) -> Policy:
+def reference_of(job: Job, built: Any, steps: int) -> Policy:
+    """The reference model of a run of so many steps, or the cache that stands for it."""
     return reference_policy(job, built, job.layer, lambda: sample_ids(job, steps))
 
 
 def sample_ids(job: Job, steps: int) -> set[str]:
     """The ids of the samples that so many optimizer steps consume."""
-    loader = _loader(job, max_steps=steps)
+    loader = loader_of(job, max_steps=steps)
     return {name for step in range(steps) for name in loader.sample_ids(step)}
 
 
-def _trainer(job: Job, steps: int, folder: Path) -> Trainer:
+def trainer_of(job: Job, steps: int, folder: Path) -> Trainer:
+    """Lightning's trainer with the callbacks of a run of so many steps."""
     for name in ("lightning.pytorch", "lightning.fabric"):  # advertisements, lists of devices and processes
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")

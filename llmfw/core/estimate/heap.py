@@ -18,7 +18,7 @@ _ALIGNMENT, _HEAD, _LEAST = 64, 16, 32
 _MAPPED_AT_FIRST, _MAPPED_AT_MOST = 128 * 2**10, 32 * 2**20
 """Bytes from which a request is mapped apart: at first, and at most once such pieces have been freed."""
 _PAGE = 4096
-EDGES = 12
+EDGES = 15
 """Of so many tensors one loses its edge to something small."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
 import torch
@@ -78,6 +79,16 @@ class Sight:
     def __init__(self, spans: Spans, device: torch.device) -> None:
         self.runs = runs_of(spans)
         self.device = device
+        self.asking = tuple(run.stop - run.start for run in self.runs)
+        """Queries of each run: they lie one after another."""
+        edges = sorted({edge for run in self.runs for stretch in run.keys for edge in stretch})
+        place = {edge: number for number, edge in enumerate(edges)}
+        self.pieces = tuple(stop - start for start, stop in pairwise(edges))
+        """Keys, cut wherever a stretch of some run begins or ends."""
+        self.seen = tuple(
+            tuple(slice(place[start], place[stop]) for start, stop in run.keys) for run in self.runs
+        )
+        """Of each run: which pieces it sees."""
         self.used = False
         """Whether an attention layer has asked."""
         self._masks: dict[tuple[int, int, int | None], Tensor | None] = {}
@@ -135,26 +146,33 @@ def attention_over_spans(
     spans.used = True
     if not dropout and varlen_usable(query):
         return with_varlen(query, key, value, spans.ragged, scaling=scaling, window=sliding_window), None
+    # split, as the gradient of a slice is as long as the row, once for every slice
+    keys, values = (
+        torch.split_with_sizes(key, spans.pieces, 2),
+        torch.split_with_sizes(value, spans.pieces, 2),
+    )
     parts = [
         sdpa_attention_forward(
             module,
-            query[:, :, run.start : run.stop],
-            _stretches(key, run.keys),
-            _stretches(value, run.keys),
+            asking,
+            _joined(keys, seen),
+            _joined(values, seen),
             spans.mask(run, sliding_window),
             dropout=dropout,
             scaling=scaling,
             is_causal=True,
         )[0]
-        for run in spans.runs
+        for run, seen, asking in zip(
+            spans.runs, spans.seen, torch.split_with_sizes(query, spans.asking, 2), strict=True
+        )
     ]
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)), None
 
 
-def _stretches(states: Tensor, stretches: Sequence[tuple[int, int]]) -> Tensor:
-    """[1, H, K, D]: those positions of [1, H, T, D]."""
-    parts = [states[:, :, start:stop] for start, stop in stretches]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+def _joined(pieces: Sequence[Tensor], seen: Sequence[slice]) -> Tensor:
+    """[1, H, K, D]: the pieces [1, H, k, D] that are seen, in order."""
+    found = [piece for stretch in seen for piece in pieces[stretch]]
+    return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 
 
 def configs_of(model: nn.Module) -> list[Any]:

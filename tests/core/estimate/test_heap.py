@@ -19,8 +19,8 @@ def test_what_follows_each_other_lies_side_by_side() -> None:
 
 
 def test_a_hole_whose_edge_is_taken_is_too_short_for_the_next_tensor_of_its_size() -> None:
-    """Twenty-four tensors and a last one; the twelfth and the twenty-fourth lose an edge. The first and the
-    twelfth go: the first's place is taken again, the twelfth's is not."""
+    """Twenty-four tensors and a last one; the fifteenth loses an edge. The first and the
+    fifteenth go: the first's place is taken again, the fifteenth's is not."""
     heap = Heap()
     for key in range(25):
         heap.take(key, 64 * KIB)

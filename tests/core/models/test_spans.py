@@ -265,3 +265,20 @@ def test_the_head_is_looked_for_on_a_few_tokens_of_a_row_without_padding() -> No
     batch = collate(pairs(), 0, layout="packed")
     LocalPolicy(model).logps(batch)
     assert batch.input_ids.shape == (1, 85) and seen == [(1, 16)]
+
+
+def _gradients_of_slices(samples: int) -> int:
+    """How many gradients of slices, each as long as its row, a backward pass over so many samples makes."""
+    tokens = TokenSequence(tuple(range(1, 9)), (False,) + (True,) * 7)
+    examples = [Example(id=str(number), kind="text", sequences=(tokens,)) for number in range(samples)]
+    found = LocalPolicy(built("llama")).logps(collate(examples, 0, layout="packed")).sum()
+    with torch.profiler.profile() as profiler:
+        found.backward()
+    return sum(event.count for event in profiler.key_averages() if event.key == "aten::slice_backward")
+
+
+def test_the_gradient_of_a_row_is_not_written_once_for_every_span() -> None:
+    """Such gradients come from the rotary positions, two halves a layer; how many spans there are is nothing to
+    them. Three for each of 30 more spans and two layers would be 180 more.
+    """
+    assert _gradients_of_slices(40) == _gradients_of_slices(10)

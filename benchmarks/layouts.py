@@ -25,7 +25,7 @@ from llmfw.core.data import Example, TokenSequence, collate
 from llmfw.core.models import LocalPolicy
 
 LAYERS, VOCABULARY = 10, 49152
-REPETITIONS = 7
+REPETITIONS = 5
 
 
 def model() -> Any:

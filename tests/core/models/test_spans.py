@@ -278,7 +278,7 @@ def _gradients_of_slices(samples: int) -> int:
 
 
 def test_the_gradient_of_a_row_is_not_written_once_for_every_span() -> None:
-    """Such gradients come from the rotary positions, two halves a layer; how many spans there are is nothing to
-    them. Three for each of 30 more spans and two layers would be 180 more.
+    """Such gradients come from the rotary positions, two halves a layer; how many spans there are is nothing
+    to them. Three for each of 30 more spans and two layers would be 180 more.
     """
     assert _gradients_of_slices(40) == _gradients_of_slices(10)

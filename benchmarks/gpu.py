@@ -100,7 +100,7 @@ def ours(name: str, case: Case, device: str, reference: str) -> Side:
         settings=(
             *QUIET, *(adapter if case.lora else ("adapter.kind=none",)), "model.dtype=bfloat16",
             "trainer.precision=bf16-true", f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}",
-            f"model.gradient_checkpointing={str(case.checkpointing).lower()}",
+            f"trainer.recompute={'layers' if case.checkpointing else 'none'}",
             f"trainer.reference={reference}",
         ),
     )  # fmt: skip

@@ -299,7 +299,7 @@ def translate(error: Exception) -> LlmfwError | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return ResourceError(
             "MEMORY", f"memory ran out: {error}" if str(error) else "memory ran out",
-            mend="lower trainer.micro_batch or data.max_length, or switch on model.gradient_checkpointing",
+            mend="lower trainer.micro_batch or data.max_length, or set trainer.recompute=layers",
         )  # fmt: skip
     if isinstance(error, OSError) and error.errno in _FULL:
         return ResourceError(

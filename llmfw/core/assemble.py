@@ -294,7 +294,10 @@ def _assemble(settled: Settled, verb: Verb, folder: Path | None) -> Assembled:
     check_vocabulary(tokenizer, model_config)
     name = root.run.name or _run_name(verb, resolved)
     run = Run(root, folder or Path("."), name)
-    facts = source_facts(source, root.adapter if verb in ("fit", "plan") else None)
+    trains = verb in ("fit", "plan")
+    facts = source_facts(
+        source, root.adapter if trains else None, recompute=root.trainer.recompute if trains else "none"
+    )
     notes = (*notes, *([facts["adapter"]] if "adapter" in facts else []))
     models = facts_of(root)
     run._know({name: str(facts["identity"]) for name, facts in models.items()})

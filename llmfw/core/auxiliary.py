@@ -17,7 +17,7 @@ Kind = Literal["weights", "recipe", "script", "endpoint"]
 _LOADED = ("dtype", "attention", "quantization", "trust_remote_code")
 """How weights are loaded, also a recipe's."""
 _MEANT: Mapping[Kind, tuple[str, ...]] = {
-    "weights": tuple(item.name for item in fields(ModelConfig) if item.name != "gradient_checkpointing"),
+    "weights": tuple(item.name for item in fields(ModelConfig)),
     "recipe": ("fit", *_LOADED),
     "script": ("script",),
     "endpoint": ("name", "endpoint", "api_key_env", "timeout", "retries"),

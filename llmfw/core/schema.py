@@ -62,9 +62,6 @@ class ModelConfig(Settings):
     package: dict[str, Any] = _key(
         "presets only: distribution, version, sha256 and file that carry the weights", {}
     )
-    gradient_checkpointing: bool = _key(
-        "recompute activations in the backward pass: transformers' name for trainer.recompute=layers", False
-    )
     trust_remote_code: bool = _key("run code from the model's repository; leave it off", False)
 
 
@@ -263,7 +260,7 @@ class TrainerConfig(Settings):
     )
     recompute: str = _key(
         "what is made again in the backward pass instead of kept: elementwise: norms and gated products; "
-        "layers: all inside a layer (as model.gradient_checkpointing); numbers are the same to the bit",
+        "layers: all inside a layer (gradient checkpointing); numbers are the same to the bit",
         "none",
         choices=("none", "elementwise", "layers"),
     )

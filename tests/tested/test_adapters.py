@@ -221,7 +221,7 @@ def test_8_bit_optimizers_train_as_adamw_does(name: str):
 @pytest.mark.parametrize("words", [(), ("adapter.kind=lora", "model.quantization=nf4")])
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(words: tuple[str, ...]):
     plain = llmfw.fit(*SMALL, *words)
-    saved = llmfw.fit(*SMALL, *words, "model.gradient_checkpointing=true")
+    saved = llmfw.fit(*SMALL, *words, "trainer.recompute=layers")
     names = ("loss", "grad_norm")
     difference = max(
         abs(getattr(plain, moment)[name] - getattr(saved, moment)[name])
@@ -229,7 +229,7 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(words: tuple[
         for moment in ("first", "last")
     )
     note("adapters", f"gradient checkpointing{', QLoRA nf4' if words else ''}",
-         command=_line("model.gradient_checkpointing=true", *words),
+         command=_line("trainer.recompute=layers", *words),
          measure="max |difference| of loss and gradient norm to a run without", value=difference,
          bound=1e-6)  # fmt: skip
 

@@ -58,7 +58,7 @@ MIXTRAL = (
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
     "plain": (PLAIN, (), 1e-5),
     "untied": ((*PLAIN, "model.config.tie_word_embeddings=false"), (), 1e-5),
-    "lora": ((*PLAIN, *LORA, "model.gradient_checkpointing=true"), (), 1e-5),
+    "lora": ((*PLAIN, *LORA, "trainer.recompute=layers"), (), 1e-5),
     "bf16": ((*PLAIN, "trainer.precision=bf16-mixed"), (), 1e-3),
     "packed": ((*PLAIN, "data.packing=true", "data.max_length=128"), (), 1e-5),
     "encoder-decoder": ((*PLAIN, T5), (), 1e-5),
@@ -71,7 +71,7 @@ SAID = {
     "packed": " data.packing=true", "encoder-decoder": " 'model.config={model_type: t5, ...}'",
     "mixture of experts": " 'model.config={model_type: mixtral, output_router_logits: true, ...}'",
     "plain": "", "untied": " model.config.tie_word_embeddings=false",
-    "lora": " adapter.kind=lora model.gradient_checkpointing=true", "bf16": " trainer.precision=bf16-mixed",
+    "lora": " adapter.kind=lora trainer.recompute=layers", "bf16": " trainer.precision=bf16-mixed",
     "ld_dpo": " --plugin ld_dpo trainer.reference=copy",
     "ld_dpo-cache": " --plugin ld_dpo trainer.reference=cache",
     "ld_dpo-lora": " --plugin ld_dpo adapter.kind=lora trainer.reference=adapter_off",

@@ -15,7 +15,7 @@ WAYS = {"supervised": ("completion", ()), "pairs": PAIRS}
 SETTINGS = {
     "plain": ("trainer.accumulate=3", "trainer.reference=auto"),
     "lora, dropout, checkpointing": (
-        "adapter.kind=lora", "adapter.dropout=0.1", "model.gradient_checkpointing=true",
+        "adapter.kind=lora", "adapter.dropout=0.1", "trainer.recompute=layers",
         "trainer.accumulate=2", "trainer.reference=auto",
     ),
     "cached reference": ("trainer.reference=cache", "trainer.micro_batch=2"),
@@ -69,7 +69,7 @@ def test_shares_add_up_and_every_part_of_a_step_has_a_row(runner: Runner, rows_f
 
 
 def test_recomputed_activations_are_a_phase_of_their_own(runner: Runner, rows_file: Any) -> None:
-    words = (f"data={rows_file('completion')}", "model.gradient_checkpointing=true", "--steps=1", "--json")
+    words = (f"data={rows_file('completion')}", "trainer.recompute=layers", "--steps=1", "--json")
     told = json.loads(runner("profile", *words).assert_ok().output)
     rows = {(row["group"], row["part"]): row for row in told["phases"]}
     again, first = rows["recomputed forward", "mlp"], rows["forward", "mlp"]

@@ -179,7 +179,7 @@ def find(settled: Settled, make: Callable[[Settled], Assembled]) -> Division:
             word
             for word, off in (
                 ("data.max_length", True),
-                ("model.gradient_checkpointing=true", not root.model.gradient_checkpointing),
+                ("trainer.recompute=layers", root.trainer.recompute != "layers"),
                 ("adapter.kind=lora", root.adapter.kind == "none"),
             )
             if off
@@ -281,7 +281,7 @@ def by_trial(candidates: Sequence[int], trial: Callable[[int], None]) -> int:
     raise ResourceError(
         "MICRO-BATCH",
         "a trial step runs out of memory with the smallest micro-batch",
-        mend="lower data.max_length, or set model.gradient_checkpointing=true or adapter.kind=lora",
+        mend="lower data.max_length, or set trainer.recompute=layers or adapter.kind=lora",
         key=KEY,
     )
 

@@ -139,8 +139,6 @@ def build_model(
     if not train:
         for part in (built.module, *built.companions.values()):
             part.requires_grad_(False)
-    elif source.model.gradient_checkpointing:
-        bare(built.module).gradient_checkpointing_enable({"use_reentrant": False})
     return built
 
 

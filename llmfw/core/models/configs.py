@@ -75,7 +75,6 @@ def base_model(source: ModelSource) -> ModelConfig:
         dtype=asked.dtype,
         attention=asked.attention,
         quantization=asked.quantization,
-        gradient_checkpointing=asked.gradient_checkpointing,
         trust_remote_code=asked.trust_remote_code,
     )
 

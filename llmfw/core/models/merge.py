@@ -46,7 +46,7 @@ def merge_adapter(
             key="model.name",
         )
     own = dtype or base_dtype(source)
-    settings = replace(source.model, dtype=own, quantization="none", gradient_checkpointing=False)
+    settings = replace(source.model, dtype=own, quantization="none")
     built = build_model(replace(source, model=settings), surgeries=surgeries, train=False)
     check_mergeable(built, source)
     module: Any = merge_in_place(built.module).eval()

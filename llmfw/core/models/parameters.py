@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmfw.core.errors import UsageError
 from llmfw.core.models.adapters import add_lora, is_adapter_parameter
 from llmfw.core.models.build import BuiltModel
 from llmfw.core.models.configs import load_model_config
 from llmfw.core.models.fetch import local_folder
 from llmfw.core.models.names import COMPANIONS, plain_name
+from llmfw.core.models.recompute import check_layers
 from llmfw.core.models.rng import private_rng
 from llmfw.core.models.source import ModelSource
 from llmfw.core.models.surgery import all_parameters
@@ -109,7 +109,9 @@ def model_facts(built: BuiltModel) -> ModelFacts:
     )
 
 
-def source_facts(source: ModelSource, adapter: AdapterConfig | None = None) -> dict[str, Any]:
+def source_facts(
+    source: ModelSource, adapter: AdapterConfig | None = None, *, recompute: str = "none"
+) -> dict[str, Any]:
     """What can be said of a model before its weights are read: sizes, and what pins its weights. For the
     plan.
 
@@ -121,13 +123,8 @@ def source_facts(source: ModelSource, adapter: AdapterConfig | None = None) -> d
     config = load_model_config(source)
     module = skeleton(source, config)
     told: dict[str, Any] = {}
-    if source.model.gradient_checkpointing and not getattr(module, "supports_gradient_checkpointing", False):
-        raise UsageError(
-            "CHECKPOINTING",
-            f"transformers' {type(module).__name__} can't recompute its activations",
-            mend="set model.gradient_checkpointing=false",
-            key="model.gradient_checkpointing",
-        )
+    if recompute == "layers":
+        check_layers(module)
     with private_rng(0), torch.device("meta"):
         total = sum(parameter.numel() for parameter in module.parameters())
         trainable = total

@@ -37,17 +37,12 @@ def recompute(module: nn.Module, policy: str, fused: Fused) -> None:
     says.
 
     Raises:
-        UsageError: RECOMPUTE, where nothing of what ``elementwise`` makes again is known in this model.
+        UsageError: RECOMPUTE, where nothing of what ``elementwise`` makes again is known in this model;
+            CHECKPOINTING, where its layers can't be made again whole.
     """
     model: Any = bare(module)
     if policy == "layers":
-        if not getattr(model, "supports_gradient_checkpointing", False):
-            raise UsageError(
-                "CHECKPOINTING",
-                f"transformers' {type(model).__name__} can't recompute its activations",
-                mend="set trainer.recompute=none",
-                key="trainer.recompute",
-            )
+        check_layers(model)
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if policy != "elementwise":
         return
@@ -64,6 +59,21 @@ def recompute(module: nn.Module, policy: str, fused: Fused) -> None:
     for stack in stacks:
         stack.register_forward_pre_hook(_begin)
         stack.register_forward_hook(_end, always_call=True)
+
+
+def check_layers(model: nn.Module) -> None:
+    """Refuse a model whose layers can't be made again whole.
+
+    Raises:
+        UsageError: CHECKPOINTING.
+    """
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UsageError(
+            "CHECKPOINTING",
+            f"transformers' {type(model).__name__} can't recompute its activations",
+            mend="set trainer.recompute=none",
+            key="trainer.recompute",
+        )
 
 
 def _begin(_stack: nn.Module, _given: Any) -> None:

@@ -167,10 +167,6 @@ def _contradictions(root: Root) -> Iterator[WrongValue]:
     for name in [name for name, asked in needs.items() if asked and trainer.fused == "off"]:
         what = f"{getattr(trainer, name)} works on what trainer.fused finds, which is off"
         yield WrongValue("CONFIG-RANGE", what, "set trainer.fused=auto", f"trainer.{name}")
-    if root.model.gradient_checkpointing and trainer.recompute == "elementwise":
-        what = "model.gradient_checkpointing=true is recompute=layers; elementwise is something else"
-        mend = "set model.gradient_checkpointing=false, or leave trainer.recompute out"
-        yield WrongValue("CONFIG-RANGE", what, mend, "trainer.recompute")
 
 
 def _share(validation: str | None) -> Iterator[WrongValue]:

@@ -63,7 +63,7 @@ def test_later_micro_batches_find_gradients_in_memory(assembled: Callable[..., A
 
 def test_checkpointed_activations_need_less(assembled: Callable[..., Assembled]) -> None:
     plain = _memory(assembled("trainer.micro_batch=12"))
-    again = _memory(assembled("trainer.micro_batch=12", "model.gradient_checkpointing=true"))
+    again = _memory(assembled("trainer.micro_batch=12", "trainer.recompute=layers"))
     assert again.parts["activations"] < 0.8 * plain.parts["activations"]
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from llmfw.core.errors import PluginError, UsageError
 from llmfw.core.models import LocalPolicy, build_model
 from llmfw.core.models.adapters import bare
-from llmfw.core.schema import AdapterConfig, ModelConfig
+from llmfw.core.models.fused_build import ready_to_train
+from llmfw.core.schema import AdapterConfig, ModelConfig, TrainerConfig
 
 LORA = AdapterConfig(kind="lora", r=3, alpha=6.0)
 
@@ -317,7 +318,7 @@ def test_batch_keys_reach_the_models_forward_and_their_absence_is_named(tiny, ba
 
 def test_gradient_checkpointing_changes_no_gradient(tiny, batch) -> None:
     plain = build_model(tiny(), LORA, seed=1)
-    saving = build_model(replace(tiny(), gradient_checkpointing=True), LORA, seed=1)
+    saving = ready_to_train(build_model(tiny(), LORA, seed=1), TrainerConfig(recompute="layers", fused="off"))
     grads = []
     for built in (plain, saving):
         built.module.train()

@@ -100,9 +100,7 @@ def test_an_error_inside_the_model_leaves_no_scope_open(tiny, batch) -> None:
     trained(built, batch)
 
 
-def test_the_old_key_is_whole_layers(tiny) -> None:
-    built = ready_to_train(build_model(replace(tiny(), gradient_checkpointing=True)), TrainerConfig())
-    assert built.module.is_gradient_checkpointing
+def test_whole_layers_are_transformers_own_checkpointing(tiny) -> None:
     assert ready(tiny(), "layers").module.is_gradient_checkpointing
     assert not ready(tiny(), "elementwise").module.is_gradient_checkpointing
 

@@ -93,7 +93,6 @@ def test_a_compiled_run_that_is_stopped_and_resumed_is_the_run_that_was_not_to_t
     [
         (("trainer.fused=off", "trainer.compile=layers"), "trainer.compile"),
         (("trainer.fused=off", "trainer.recompute=elementwise"), "trainer.recompute"),
-        (("model.gradient_checkpointing=true", "trainer.recompute=elementwise"), "trainer.recompute"),
     ],
 )
 def test_settings_that_exclude_one_another_are_refused_by_their_key(words: Any, key: str) -> None:

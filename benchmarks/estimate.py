@@ -3,8 +3,8 @@
     python -m benchmarks.estimate                 # all, writes results/estimate.json
     python -m benchmarks.estimate lora packed     # some, printed alone
 
-One number of the prediction (``heap.EDGES``) was calibrated on the peaks of three cases: the cached reference,
-LoRA and recomputed layers; the other four stand for runs that it hasn't seen.
+One number of the prediction (``heap.EDGES``) was calibrated on the peaks of three cases: the cached
+reference, LoRA and recomputed layers; the other four stand for runs that it hasn't seen.
 
 Each case is predicted in a process of its own, then trained for a few steps in another. Measured is what
 the run itself tells: its peak of resident memory (costs.json), and the median of ``time/step_seconds``

@@ -40,8 +40,8 @@ class Device:
 
 
 DEVICES = {
-    # one core of an EPYC (Zen 4): 72 to 90 GFLOP/s measured (benchmarks/lm_head.py); 10 GB/s and 100 us a tile
-    # are assumed
+    # one core of an EPYC (Zen 4): 72 to 90 GFLOP/s measured (benchmarks/lm_head.py); 10 GB/s and 100 us a
+    # tile are assumed
     "cpu": Device(balance=9.0, calls=1e7, least=8 * 2**20),
     # data sheets of A100 (bf16: 312 TFLOP/s, 2.0 TB/s) and H100 (990, 3.35): 150 to 300; 100 us a tile. Not
     # measured.

@@ -12,10 +12,10 @@ from torch import nn
 
 from llmfw.core.models.adapters import add_lora, is_adapter_parameter
 from llmfw.core.models.build import BuiltModel
+from llmfw.core.models.checkpointing import check_layers
 from llmfw.core.models.configs import load_model_config
 from llmfw.core.models.fetch import local_folder
 from llmfw.core.models.names import COMPANIONS, plain_name
-from llmfw.core.models.recompute import check_layers
 from llmfw.core.models.rng import private_rng
 from llmfw.core.models.source import ModelSource
 from llmfw.core.models.surgery import all_parameters

@@ -16,6 +16,7 @@ from torch import nn
 
 from llmfw.core.errors import UsageError
 from llmfw.core.models.adapters import bare
+from llmfw.core.models.checkpointing import check_layers
 from llmfw.core.models.encoder_decoder import is_encoder_decoder
 from llmfw.core.models.fused import Fused
 from llmfw.core.models.fused_functions import remembering
@@ -59,21 +60,6 @@ def recompute(module: nn.Module, policy: str, fused: Fused) -> None:
     for stack in stacks:
         stack.register_forward_pre_hook(_begin)
         stack.register_forward_hook(_end, always_call=True)
-
-
-def check_layers(model: nn.Module) -> None:
-    """Refuse a model whose layers can't be made again whole.
-
-    Raises:
-        UsageError: CHECKPOINTING.
-    """
-    if not getattr(model, "supports_gradient_checkpointing", False):
-        raise UsageError(
-            "CHECKPOINTING",
-            f"transformers' {type(model).__name__} can't recompute its activations",
-            mend="set trainer.recompute=none",
-            key="trainer.recompute",
-        )
 
 
 def _begin(_stack: nn.Module, _given: Any) -> None:

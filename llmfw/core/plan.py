@@ -47,7 +47,7 @@ TRAINING = (
 )
 _NONE = (None, "0", "0.0")
 """Values of ``data.validation`` that hold nothing out."""
-_MEASURED = "micro_batch=auto: "
+MEASURED = "micro_batch=auto: "
 """Begins the note about a number found by the memory that was free: the number counts, not the note."""
 _OUTSIDE = ("run.", "tracking.", "checkpoint.", "trainer.progress", "trainer.max_time", "trainer.log_every")
 """Settings that don't change what is computed: they stay out of the fingerprint."""
@@ -113,7 +113,7 @@ class Plan:
         plain["settings"] = {
             key: value for key, value in plain["settings"].items() if not key.startswith((*_OUTSIDE, *SPLIT))
         }
-        plain["notes"] = [note for note in self.notes if not note.startswith(_MEASURED)]
+        plain["notes"] = [note for note in self.notes if not note.startswith(MEASURED)]
         return _digest({**plain, "global_batch": global_batch(self.settings)})
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmfw.core.errors import LlmfwError, ResourceError, UsageError
+from llmfw.core.plan import MEASURED
 from llmfw.core.say import is_main_process, say
 from llmfw.core.schema import TrainerConfig
 from llmfw.core.settings.layers import Origin
@@ -19,10 +20,9 @@ from llmfw.core.tracking.files import read_json
 if TYPE_CHECKING:
     from llmfw.core.assemble import Assembled, Settled
     from llmfw.core.estimate.estimate import Estimator
+    from llmfw.core.estimate.memory import Peak
 
 AUTO = "auto"
-NOTE = "micro_batch=auto: "
-"""How the note begins that tells the number; it's no part of a run's fingerprint, as free memory isn't."""
 KEY, BATCH = "trainer.micro_batch", "trainer.batch"
 _FOUND = "LLMFW_MICRO_BATCH"
 """Tells the numbers to the processes that this one starts."""
@@ -39,11 +39,6 @@ class Division:
     micro_batch: int
     accumulate: int
     note: str = ""
-
-
-def undecided(trainer: TrainerConfig) -> bool:
-    """Whether the trainer's settings leave a number to be found."""
-    return wants_auto(trainer) or trainer.batch is not None
 
 
 def wants_auto(trainer: TrainerConfig) -> bool:
@@ -71,7 +66,7 @@ def decide(settled: Settled, verb: str, resume: str, make: Callable[[Settled], A
         return with_division(settled, split(trainer.batch, trainer.micro_batch, world))
     if verb not in ("fit", "plan"):
         plain = TrainerConfig().micro_batch
-        note = f"{NOTE}{plain}, the default, as {verb} trains nothing"
+        note = f"{MEASURED}{plain}, the default, as {verb} trains nothing"
         return with_division(
             settled, Division(micro_batch=plain, accumulate=trainer.accumulate, note=note), forget=True
         )
@@ -166,11 +161,12 @@ def find(settled: Settled, make: Callable[[Settled], Assembled]) -> Division:
     estimator = Estimator(make(with_division(settled, first, forget=True)))
     candidates, accumulate = choices(trainer, len(estimator.source.examples))
     limit = estimator.room()
-    highs: dict[int, int] = {}
+    peaks: dict[int, Peak] = {}
 
     def peak(micro_batch: int) -> int:
-        highs[micro_batch] = estimator.peak(micro_batch, accumulate(micro_batch)).high
-        return highs[micro_batch]
+        if micro_batch not in peaks:
+            peaks[micro_batch] = estimator.peak(micro_batch, accumulate(micro_batch))
+        return peaks[micro_batch].high
 
     found = largest(candidates, peak, limit.bytes)
     if found is None:
@@ -186,14 +182,14 @@ def find(settled: Settled, make: Callable[[Settled], Assembled]) -> Division:
         ]
         raise ResourceError(
             "MICRO-BATCH",
-            f"not even one sample fits: {_gib(highs[candidates[0]])} may be needed, "
+            f"not even one sample fits: {_gib(peaks[candidates[0]].high)} may be needed, "
             f"{_gib(limit.bytes)} are {limit.how}",
             mend=f"lower or set {', '.join(able)}",
             key=KEY,
         )
     tried = _verified(estimator, [one for one in candidates if one <= found], accumulate)
-    predicted = int(peak(tried) / 1.15) if tried not in highs else int(highs[tried] / 1.15)
-    note = f"{NOTE}{tried} (predicted {_gib(predicted)} of {_gib(limit.bytes)} {limit.how})"
+    peak(tried)  # a smaller one that a trial came to may not have been predicted yet
+    note = f"{MEASURED}{tried} (predicted {_gib(peaks[tried].total)} of {_gib(limit.bytes)} {limit.how})"
     return Division(micro_batch=tried, accumulate=accumulate(tried), note=note)
 
 
@@ -301,7 +297,7 @@ def begun_with(
         if not all(isinstance(number, int) for number in numbers):
             continue
         micro, accumulate = int(numbers[0]), int(numbers[1])
-        note = f"{NOTE}{micro}, with which {folder} began"
+        note = f"{MEASURED}{micro}, with which {folder} began"
         division = Division(micro_batch=micro, accumulate=accumulate, note=note)
         if numbers not in tried:
             try:

@@ -130,7 +130,7 @@ def _build(assembled: Assembled) -> Any:
     try:
         with redirect_stderr(StringIO()):  # what is fused is said when it's trained
             built = build_model(
-                assembled.settled.source, root.adapter, surgeries_of(assembled), root.seed, load=_blank_module
+                assembled.settled.source, root.adapter, surgeries_of(assembled), root.seed, load=blank_module
             )
             return ready_to_train(built, plain)
     except LlmfwError:
@@ -144,7 +144,8 @@ def _build(assembled: Assembled) -> Any:
         ) from error
 
 
-def _blank_module(source: Any, config: Any) -> Any:
+def blank_module(source: Any, config: Any) -> Any:
+    """The architecture of a run's model on the device that is torch's default now, no file read."""
     dtype = torch.float32 if source.kind == "scratch" else getattr(torch, source.model.dtype)
     made = auto_class(config).from_config(config, dtype=dtype, attn_implementation=source.model.attention)
     return made.eval()

@@ -193,6 +193,8 @@ class Estimator:
             notes.append(f"the first {batches.MOST_STEPS} steps stand for all {work.steps}")
         if self.world > 1:
             notes.append("time that processes spend talking to one another isn't in it")
+        if self.root.trainer.compile != "none":
+            notes.append("what trainer.compile saves isn't in it")
         loss = self.assembled.plan.one("llmfw_loss")
         if loss.needs_reference and self.root.trainer.reference == "cache":
             notes.append("the reference's log-probs are taken to be in their cache: filling it isn't in it")

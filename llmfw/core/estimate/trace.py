@@ -16,7 +16,7 @@ from llmfw.core.estimate.blank import KEY, Blank, build_blank, ghostly, refuse
 from llmfw.core.estimate.ghost import Call, Ghost
 from llmfw.core.training.ranks import clip_gradients, gradient_norm
 
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class Tracer:
             ) from error
 
     def _autocast(self) -> Any:
-        dtype = _AUTOCAST.get(self.root.trainer.precision)
+        dtype = AUTOCAST.get(self.root.trainer.precision)
         return nullcontext() if dtype is None else torch.autocast(self.ghost.device.type, dtype=dtype)
 
     def _clip(self) -> None:

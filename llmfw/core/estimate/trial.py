@@ -9,16 +9,15 @@ import torch
 
 from llmfw.core.determinism import pinned
 from llmfw.core.estimate.batches import work_of
+from llmfw.core.estimate.blank import blank_module
+from llmfw.core.estimate.trace import AUTOCAST
 from llmfw.core.models import LocalPolicy, build_model, parameter_groups, reference_of
-from llmfw.core.models.encoder_decoder import auto_class
 from llmfw.core.models.fused_build import ready_to_train
 from llmfw.core.policies import surgeries_of
 from llmfw.core.training.optim import build_optimizer
 
 if TYPE_CHECKING:
     from llmfw.core.estimate.estimate import Estimator
-
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def trial_step(estimator: Estimator, micro_batch: int, accumulate: int) -> None:
@@ -46,11 +45,7 @@ def _steps(estimator: Estimator, batch: Any, device: torch.device) -> None:
 
     def load(source: Any, config: Any) -> Any:
         with device:
-            dtype = getattr(torch, source.model.dtype)
-            made = auto_class(config).from_config(
-                config, dtype=dtype, attn_implementation=source.model.attention
-            )
-        return made.eval()
+            return blank_module(source, config)
 
     built = build_model(assembled.settled.source, root.adapter, surgeries_of(assembled), root.seed, load=load)
     built = ready_to_train(built, root.trainer)
@@ -63,7 +58,7 @@ def _steps(estimator: Estimator, batch: Any, device: torch.device) -> None:
         built.module.to(torch.bfloat16)
     policy = LocalPolicy(built.module, built.companions, None, built.batch_keys)
     optimizer = build_optimizer(parameter_groups(built, root.optimizer.weight_decay), root.optimizer)
-    dtype = _AUTOCAST.get(root.trainer.precision)
+    dtype = AUTOCAST.get(root.trainer.precision)
     for _ in range(2):
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             objective = loss.call(policy, batch, reference).total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import torch
 
 from llmfw.core.assemble import Assembled, Settled, assemble, settle
-from llmfw.core.errors import LlmfwError, ResourceError, UsageError
-from llmfw.core.estimate import auto
+from llmfw.core.errors import ResourceError, UsageError
 from llmfw.core.estimate.auto import by_trial, choices, decide, divisors, largest, split
 from llmfw.core.estimate.room import Room
+from llmfw.core.plan import MEASURED
 from llmfw.core.schema import TrainerConfig
 from llmfw.core.tracking.record import update_record
 
@@ -222,8 +223,8 @@ def _no_look(settled: Settled) -> Assembled:
     raise AssertionError("nothing is to be assembled")
 
 
-def test_the_note_that_a_plan_leaves_out_of_its_fingerprint_is_this_one() -> None:
-    from llmfw.core import plan
-
-    assert auto.NOTE == plan._MEASURED
-    assert issubclass(ResourceError, LlmfwError)
+def test_the_note_about_free_memory_is_no_part_of_a_plans_fingerprint() -> None:
+    found = assemble(_settled("trainer.micro_batch=2", "data=champ-problems"), "fit").plan
+    free = [replace(found, notes=(*found.notes, f"{MEASURED}2 (predicted {size} GiB)")) for size in (1, 9)]
+    assert free[0].fingerprint == free[1].fingerprint == found.fingerprint
+    assert replace(found, notes=(*found.notes, "something else")).fingerprint != found.fingerprint

@@ -1,6 +1,6 @@
 """A DPO step against TRL's own trainer: real tokens a second, peak memory, loss and gradient.
 
-    python -m benchmarks.dpo_step                          # all cases, results/dpo_step.json
+    python -m benchmarks.dpo_step                          # all cases, results/dpo_step.CASE.json
     python -m benchmarks.dpo_step --cases ragged --repetitions 3
     python -m benchmarks.dpo_step --tiny --out FOLDER      # whether everything runs, in minutes
 
@@ -17,13 +17,15 @@ ragged   SmolLM2-135M, the first 8 pairs of CHAMP as they come, each side cut at
 prompt   SmolLM2-135M, made pairs: prompts of 512 tokens, answers of 128, 2 pairs a step
 wide     a Llama of 4 layers of width 256 with a vocabulary of 262,144 (random weights): prompts of 64 tokens,
          answers of 448, 4 pairs a step
+ragged_compiled, prompt_compiled
+         the same pairs: reference log-probs cached before step 1 on both sides, our layers and TRL's whole
+         model compiled; every step comes once before the clock starts, so that each shape was seen
 
 Rows: *as installed*: the plugin's defaults (reference log-probs cached before step 1, their filling told
 apart, the layout that it chooses) against a live reference, TRL's default; *equal terms*: a live reference on
 both sides, no cache, no compilation; *cached*: reference log-probs computed before step 1 on both sides;
 *recomputed* (of the ragged pairs): layers made again in the backward pass, ours with a cached reference,
-TRL's with a live one, its default (gradient checkpointing); *compiled*: our layers compiled, TRL's whole
-model.
+TRL's with a live one, its default (gradient checkpointing).
 """
 
 from __future__ import annotations
@@ -78,31 +80,41 @@ class Case:
     """A case's goals; ``sides`` are measured in turn."""
 
     title: str
+    pairs: str
+    """``ragged``, ``prompt`` or ``wide``."""
     sides: Sequence[Side] = (INSTALLED, LIVE, TRL_LIVE, TRL_CACHED)
     installed: record.Goal | None = None
     of_flops: float | None = None
     """Equal terms: least share of the FLOP ratio that the speed's ratio must reach."""
     memory: record.Goal | None = None
 
+    @property
+    def compiled(self) -> bool:
+        """Whether its sides compile: then every step warms up."""
+        return COMPILED in self.sides
+
 
 CASES = {
     "ragged": Case(
-        title="CHAMP pairs, ragged", installed=("at least", 2.0), memory=("at most", 0.5),
+        title="CHAMP pairs, ragged", pairs="ragged", installed=("at least", 2.0), memory=("at most", 0.5),
         sides=(INSTALLED, LIVE, RECOMPUTED, TRL_LIVE, TRL_CACHED, TRL_CHECKPOINTED),
     ),
     "prompt": Case(
-        title="prompt 512, answers 128", installed=("at least", 2.0), of_flops=0.9,
+        title="prompt 512, answers 128", pairs="prompt", installed=("at least", 2.0), of_flops=0.9,
     ),
-    "wide": Case(title="vocabulary 262,144", memory=("at most", 0.25)),
+    "wide": Case(title="vocabulary 262,144", pairs="wide", memory=("at most", 0.25)),
+    "ragged_compiled": Case(
+        title="CHAMP pairs, ragged", pairs="ragged", sides=(COMPILED, TRL_COMPILED, TRL_LIVE),
+    ),
+    "prompt_compiled": Case(
+        title="prompt 512, answers 128", pairs="prompt", sides=(COMPILED, TRL_COMPILED, TRL_LIVE),
+    ),
 }  # fmt: skip
 
 
-def task_of(name: str, folder: Path, *, threads: int, tiny: bool = False, compiled: bool = False) -> Task:
-    """Weights and batches of a case; ``tiny``: a small model and short pairs of the same kind.
-
-    Where something is compiled every step comes once before the clock starts, so that each shape was seen.
-    """
-    size = 2
+def task_of(case: Case, folder: Path, *, threads: int, tiny: bool = False) -> Task:
+    """Weights and batches of a case; ``tiny``: a small model and short pairs of the same kind."""
+    size, name = 2, case.pairs
     if tiny:
         model = tasks.made(folder / "tiny", tasks.TINY)
         lengths = {
@@ -120,39 +132,29 @@ def task_of(name: str, folder: Path, *, threads: int, tiny: bool = False, compil
         samples = (
             tasks.champ_pairs(8) if name == "ragged" else tasks.made_pairs([(512, 128, 128)] * 4, 49_152)
         )
-    batches = tasks.in_steps(samples, size, warmup=None if compiled else 1)
+    batches = tasks.in_steps(samples, size, warmup=None if case.compiled else 1)
     return Task(
         name=name, kind="dpo", model=model, batches=batches, micro_batch=size,
-        warmup=len(batches) // 2 if compiled else 1, threads=threads,
+        warmup=len(batches) // 2 if case.compiled else 1, threads=threads,
     )  # fmt: skip
 
 
-def measure(name: str, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(case: Case, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A case's rows."""
-    case = CASES[name]
-    task = task_of(name, folder, threads=options.threads, tiny=options.tiny)
+    task = task_of(case, folder, threads=options.threads, tiny=options.tiny)
     size = 256 if options.tiny else 2048
     found, rates = harness.interleave(task, case.sides, options.repetitions, gemm_size=size)
-    rows = rows_of(case, task, found, rates)
-    if not options.no_compile:
-        again = task_of(name, folder, threads=options.threads, tiny=options.tiny, compiled=True)
-        try:
-            compiled, _ = harness.interleave(
-                again, (COMPILED, TRL_COMPILED), options.repetitions, gemm_size=size
-            )
-        except RuntimeError as error:  # the other rows stay; this one says what failed
-            failed = " ".join(str(error).splitlines()[-1:])
-            print(f"{name}: compiled: {error}", flush=True)
-            unrun = record.row(f"{case.title}: compiled", ours=0.0, unit="tokens/s", repetitions=0)
-            return [*rows, unrun | {"failed": failed}]
-        mine, theirs = compiled[COMPILED.name], compiled[TRL_COMPILED.name]
-        rows += [
-            harness.speed_row(f"{case.title}: compiled, cached reference on both", mine, theirs),
-            harness.speed_row(
-                f"{case.title}: compiled and cached, against TRL as installed", mine, found[TRL_LIVE.name]
-            ),
-        ]
-    return rows
+    return compiled_rows(case, found) if case.compiled else rows_of(case, task, found, rates)
+
+
+def compiled_rows(case: Case, found: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    """The rows of a case that compiles."""
+    mine, theirs, plain = (found[side.name] for side in (COMPILED, TRL_COMPILED, TRL_LIVE))
+    return [
+        harness.speed_row(f"{case.title}: compiled, cached reference on both", mine, theirs),
+        harness.speed_row(f"{case.title}: compiled and cached, against TRL as installed", mine, plain),
+        harness.memory_row(f"{case.title}: peak memory, compiled, cached reference on both", mine, theirs),
+    ]
 
 
 def rows_of(
@@ -240,29 +242,28 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--no-compile", action="store_true", help="leave the compiled rows out")
     parser.add_argument("--tiny", action="store_true", help="small models: whether everything runs")
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="folder of the result")
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str] | None = None) -> Path:
-    """Measure, write the result, print a line per row."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure case by case: write its result, print a line per row."""
     options = parse(words)
     versions = record.peer_versions("trl", "trl", "torch", "transformers")
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.cases:
-            rows += measure(name, Path(folder), options)
-    sides = [*CASES["ragged"].sides, *(() if options.no_compile else (COMPILED, TRL_COMPILED))]
-    settings = {
-        "threads": options.threads, "tiny": options.tiny, "dtype": "float32", "lr": Task.lr,
-        "warm-up steps": 1, "warm-up, compiled": "every step once", "sides": harness.stated(sides),
-    }  # fmt: skip
-    path = record.write("dpo_step", rows, versions=versions, folder=options.out, settings=settings)
-    record.tell(rows)
-    print(f"wrote {path.name}")
-    return path
+            case = CASES[name]
+            rows = measure(case, Path(folder), options)
+            settings = {
+                "threads": options.threads, "tiny": options.tiny, "dtype": "float32", "lr": Task.lr,
+                "warm-up": "every step once" if case.compiled else "1 step",
+                "sides": harness.stated(case.sides),
+            }  # fmt: skip
+            record.write(
+                "dpo_step", rows, part=name, versions=versions, folder=options.out, settings=settings
+            )
+            record.tell(rows)
 
 
 if __name__ == "__main__":

@@ -74,10 +74,11 @@ def write(
     *,
     versions: Mapping[str, str],
     folder: Path = RESULTS,
+    part: str | None = None,
     **further: Any,
 ) -> Path:
     """Write ``folder/NAME.json``: machine, versions, date, commit, rows, and what ``further`` names
-    (``settings``, ``roofline``).
+    (``settings``, ``roofline``). A ``part`` that is measured by itself gets a file, ``NAME.PART.json``.
     """
     result = {
         "machine": machine(),
@@ -88,7 +89,7 @@ def write(
         "rows": list(rows),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
+    path = folder / (f"{name}.json" if part is None else f"{name}.{part}.json")
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 

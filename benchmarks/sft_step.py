@@ -1,6 +1,6 @@
 """A step of supervised fine-tuning against a plain torch loop, TRL's SFTTrainer and LitGPT.
 
-    python -m benchmarks.sft_step                          # all cases, results/sft_step.json
+    python -m benchmarks.sft_step                          # all cases, results/sft_step.CASE.json
     python -m benchmarks.sft_step --cases overhead --repetitions 9
     python -m benchmarks.sft_step --tiny --out FOLDER      # whether everything runs, in minutes
 
@@ -163,30 +163,36 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str] | None = None) -> Path:
-    """Measure, write the result, print a line per row."""
+def versions_of(sides: Sequence[Side]) -> dict[str, str]:
+    """Versions in the environments of the peers among the sides."""
+    asked = {"trl": ("trl", "torch", "transformers"), "litgpt": ("litgpt", "torch")}
+    names = {side.environment for side in sides}
+    return {
+        package: version
+        for name, packages in asked.items() if name in names
+        for package, version in record.peer_versions(name, *packages).items()
+    }  # fmt: skip
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure case by case: write its result, print a line per row."""
     options = parse(words)
-    sides = {side.name: side for name in options.cases for side in CASES[name]}
-    versions: dict[str, str] = {}
-    if any(side.environment == "trl" for side in sides.values()):
-        versions |= record.peer_versions("trl", "trl", "torch", "transformers")
-    if any(side.environment == "litgpt" for side in sides.values()):
-        versions |= record.peer_versions("litgpt", "litgpt", "torch")
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.cases:
+            sides = CASES[name]
+            versions = versions_of(sides)
             task = task_of(name, Path(folder), threads=options.threads, tiny=options.tiny)
             size = 256 if options.tiny else 2048
-            found, rates = harness.interleave(task, CASES[name], options.repetitions, gemm_size=size)
-            rows += rows_of(name, task, found, rates)
-    settings = {
-        "threads": options.threads, "tiny": options.tiny, "dtype": "float32", "lr": Task.lr,
-        "warm-up steps": 1, "sides": harness.stated(sides.values()),
-    }  # fmt: skip
-    path = record.write("sft_step", rows, versions=versions, folder=options.out, settings=settings)
-    record.tell(rows)
-    print(f"wrote {path.name}")
-    return path
+            found, rates = harness.interleave(task, sides, options.repetitions, gemm_size=size)
+            rows = rows_of(name, task, found, rates)
+            settings = {
+                "threads": options.threads, "tiny": options.tiny, "dtype": "float32", "lr": Task.lr,
+                "warm-up": "1 step", "sides": harness.stated(sides),
+            }  # fmt: skip
+            record.write(
+                "sft_step", rows, part=name, versions=versions, folder=options.out, settings=settings
+            )
+            record.tell(rows)
 
 
 if __name__ == "__main__":

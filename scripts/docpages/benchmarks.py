@@ -59,14 +59,14 @@ A goal that was missed stays in its table as missed."""
 def benchmarks_page(note: str, results: Path = RESULTS) -> str:
     """The page; ``note`` begins it. A result that isn't there is named as not measured."""
     parts = [note + INTRO]
-    others = sorted({path.stem for path in results.glob("*.json")} - set(PROGRAMS))
+    others = sorted({path.name.partition(".")[0] for path in results.glob("*.json")} - set(PROGRAMS))
     for name in (*PROGRAMS, *others):
         title, sentence = PROGRAMS.get(name) or described(name)
-        path = results / f"{name}.json"
         parts.append(f"## {title}\n\n{sentence} `python -m benchmarks.{name}`")
-        if path.is_file():
+        found = [*results.glob(f"{name}.json"), *sorted(results.glob(f"{name}.*.json"))]
+        for path in found:
             parts += section(json.loads(path.read_text(encoding="utf-8")))
-        else:
+        if not found:
             parts.append("Not measured yet.")
     return "\n\n".join(parts) + "\n"
 

@@ -75,6 +75,16 @@ def test_the_settings_of_each_side_are_shown(page, results):
     assert "- *llmfw*: `trainer.layout=auto`\n- *trl*: `bf16=False`\n- *raw*: its defaults" in text
 
 
+def test_parts_of_a_result_stand_under_one_heading_each_with_its_table(page, tmp_path):
+    for part, seconds in (("b", 2.0), ("a", 1.0)):
+        one = [record.row(f"case {part}", ours=seconds, unit="s", repetitions=1)]
+        record.write("sft_step", one, part=part, versions={}, folder=tmp_path)
+    text = page.benchmarks_page("", tmp_path)
+    under = text.partition("`python -m benchmarks.sft_step`")[2].partition("\n## ")[0]
+    assert 0 < under.index("| case a | 1 ") < under.index("| case b | 2 ")
+    assert text.count("Not measured yet.") == len(page.PROGRAMS) - 1
+
+
 def test_what_was_not_measured_is_said_and_what_was_only_tried_too(page, tmp_path):
     record.write("startup", rows()[:1], versions={}, folder=tmp_path, settings={"tiny": True})
     text = page.benchmarks_page("NOTE\n", tmp_path)

@@ -51,6 +51,13 @@ def test_a_result_says_where_when_and_with_what(tmp_path: Path):
     assert set(told["machine"]) == {"system", "architecture", "processor", "cores", "python"}
 
 
+def test_parts_of_a_result_are_files_of_their_own_so_none_replaces_another(tmp_path: Path):
+    rows = [record.row("case", ours=1.0, unit="s", repetitions=1)]
+    for part in ("one", "two"):
+        record.write("name", rows, part=part, versions={}, folder=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["name.one.json", "name.two.json"]
+
+
 def test_an_environment_counts_only_while_its_pins_are_those_it_was_made_from(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "ROOT", tmp_path)
     pins = tmp_path / "benchmarks" / "peers" / "some.txt"

@@ -21,7 +21,7 @@ class Peak:
     def __init__(self) -> None:
         self.before = _resident()
         self.reset = _reset_host()
-        self._host, self._gpu = 0, 0
+        self._host, self._gpu, self._ended = 0, 0, False
         _reset_gpu()
 
     @property
@@ -46,7 +46,13 @@ class Peak:
             return f"peak resident memory of the process while the run lasted{began}"
         return f"peak resident memory since the process began, which can't be reset here{began}"
 
+    def _end(self) -> None:
+        self._take()
+        self._ended = True
+
     def _take(self) -> None:
+        if self._ended:  # the counters now tell of what came after it
+            return
         self._host = max(self._host, _peak() or 0)
         cuda = _cuda()
         if cuda is not None:
@@ -63,7 +69,7 @@ def peak_memory() -> Iterator[Peak]:
     try:
         yield mine
     finally:
-        mine._take()
+        mine._end()
         _open.remove(mine)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -184,14 +185,28 @@ def test_saved_bytes_count_each_stretch_of_memory_once_and_nothing_that_is_there
 def test_a_peak_is_that_of_its_own_stretch_and_an_outer_one_knows_those_of_inner_ones():
     with peak_memory() as outer:
         with peak_memory() as first:
-            held = bytearray(b"x" * (96 * 2**20))
-            del held
+            _fill(96)
         with peak_memory() as second:
             pass
+    assert first.reset and second.reset and outer.reset
     assert first.host and second.host and outer.host and first.before
     assert first.host - first.before > 90 * 2**20
     assert second.host < first.host - 60 * 2**20 and outer.host >= first.host
     assert "while the run lasted" in first.how and outer.gpu is None
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not _CLEAR.exists(), reason="Linux resets peaks of memory")
+def test_what_comes_after_a_stretch_does_not_raise_its_peak():
+    with peak_memory() as ended:
+        pass
+    _fill(96)
+    assert ended.host and ended.before and ended.host - ended.before < 60 * 2**20
+
+
+def _fill(mib: int) -> None:
+    """Hold that much of memory for a moment; asked of the system, which gets it back at once."""
+    with mmap.mmap(-1, mib * 2**20) as held:
+        held.write(b"x" * len(held))
 
 
 def test_where_a_peak_can_not_be_reset_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -45,6 +45,14 @@ class Run:
     def key_count(self) -> int:
         return sum(stop - start for start, stop in self.keys)
 
+    @property
+    def alone(self) -> bool:
+        """Whether it sees itself, and nothing before it."""
+        return self.keys == ((self.start, self.stop),)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
 
 def runs_of(spans: Spans) -> tuple[Run, ...]:
     """The attention calls that a row needs: a span that directly follows the whole line before it is one run
@@ -73,22 +81,40 @@ def runs_of(spans: Spans) -> tuple[Run, ...]:
     return tuple(found)
 
 
+def alike(runs: Sequence[Run]) -> tuple[tuple[Run, int], ...]:
+    """(a run, how many of its kind lie side by side from it on): of the same length, each of them alone."""
+    found: list[tuple[Run, int]] = []
+    for run in runs:
+        first, count = found[-1] if found else (run, 0)
+        if count and first.alone and run.alone and len(first) == len(run):
+            found[-1] = (first, count + 1)
+        else:
+            found.append((run, 1))
+    return tuple(found)
+
+
 class Sight:
     """A row's spans as the attention function wants them; made once a batch, used by every layer."""
 
     def __init__(self, spans: Spans, device: torch.device) -> None:
         self.runs = runs_of(spans)
         self.device = device
-        self.asking = tuple(run.stop - run.start for run in self.runs)
-        """Queries of each run: they lie one after another."""
-        edges = sorted({edge for run in self.runs for stretch in run.keys for edge in stretch})
+        self.calls = alike(self.runs)
+        """What is computed at once: runs of one length are the rows of a batch."""
+        self.asking = tuple(len(run) * count for run, count in self.calls)
+        """Queries of each call: they lie one after another."""
+        stretches = [
+            run.keys if count == 1 else ((run.start, run.start + len(run) * count),)
+            for run, count in self.calls
+        ]
+        edges = sorted({edge for call in stretches for stretch in call for edge in stretch})
         place = {edge: number for number, edge in enumerate(edges)}
         self.pieces = tuple(stop - start for start, stop in pairwise(edges))
-        """Keys, cut wherever a stretch of some run begins or ends."""
+        """Keys, cut wherever a stretch of some call begins or ends."""
         self.seen = tuple(
-            tuple(slice(place[start], place[stop]) for start, stop in run.keys) for run in self.runs
+            tuple(slice(place[start], place[stop]) for start, stop in call) for call in stretches
         )
-        """Of each run: which pieces it sees."""
+        """Of each call: which pieces it sees."""
         self.used = False
         """Whether an attention layer has asked."""
         self._masks: dict[tuple[int, int, int | None], Tensor | None] = {}
@@ -96,7 +122,7 @@ class Sight:
 
     def mask(self, run: Run, window: int | None) -> Tensor | None:
         """[Q, K] bool; None: plainly causal, as many keys as queries, no farther apart than ``window``."""
-        queries, keys = run.stop - run.start, run.key_count
+        queries, keys = len(run), run.key_count
         reach = window if window is not None and keys > window else None
         if queries == keys and reach is None:
             return None
@@ -133,7 +159,7 @@ def attention_over_spans(
     model's mask says nothing here.
 
     On a GPU in 16 bits one call of a kernel for ragged rows; else a call of scaled_dot_product_attention for
-    each run.
+    each run, or for several of one length.
 
     Raises:
         ValueError: an argument that would change the scores in a way that isn't known here.
@@ -154,19 +180,25 @@ def attention_over_spans(
     parts = [
         sdpa_attention_forward(
             module,
-            asking,
-            _joined(keys, seen),
-            _joined(values, seen),
+            _rows(asking, count),
+            _rows(_joined(keys, seen), count),
+            _rows(_joined(values, seen), count),
             spans.mask(run, sliding_window),
             dropout=dropout,
             scaling=scaling,
             is_causal=True,
-        )[0]
-        for run, seen, asking in zip(
-            spans.runs, spans.seen, torch.split_with_sizes(query, spans.asking, 2), strict=True
+        )[0].reshape(1, len(run) * count, query.shape[1], -1)
+        for (run, count), seen, asking in zip(
+            spans.calls, spans.seen, torch.split_with_sizes(query, spans.asking, 2), strict=True
         )
     ]
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)), None
+
+
+def _rows(stretch: Tensor, count: int) -> Tensor:
+    """[1, H, count * L, D] -> [count, H, L, D], without a copy."""
+    _, heads, tokens, width = stretch.shape
+    return stretch.view(heads, count, tokens // count, width).transpose(0, 1)
 
 
 def _joined(pieces: Sequence[Tensor], seen: Sequence[slice]) -> Tensor:

@@ -21,8 +21,8 @@ from transformers import (
 
 from llmfw.core.batch import Batch, Span, Spans
 from llmfw.core.data import Example, TokenSequence, collate
-from llmfw.core.models import LocalPolicy
-from llmfw.core.models.spans import Run, Sight, runs_of, sees_spans
+from llmfw.core.models import LocalPolicy, spans
+from llmfw.core.models.spans import Run, Sight, alike, runs_of, sees_spans
 from llmfw.core.models.varlen import ragged, with_varlen
 
 SMALL = {
@@ -195,6 +195,32 @@ def test_a_prompt_and_its_first_answer_are_one_causal_call() -> None:
     )
 
 
+def test_runs_of_one_length_side_by_side_are_the_rows_of_one_call() -> None:
+    """Four texts of 3 tokens and one of 2; a second answer sees more than itself and is no text's like."""
+    spans = Spans(spans=(*(Span(n, n + 3) for n in (0, 3, 6, 9)), Span(12, 14)), tokens=14)
+    assert alike(runs_of(spans)) == ((Run(0, 3, ((0, 3),)), 4), (Run(12, 14, ((12, 14),)), 1))
+    pair = Spans(spans=(Span(0, 2), Span(2, 4, 0), Span(4, 6, 0), Span(6, 10)), tokens=12)
+    assert [count for _, count in alike(runs_of(pair))] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_texts_of_one_length_give_what_padded_rows_give_by_fewer_calls(name, monkeypatch) -> None:
+    """Lengths 7 7 7 4 9 9: three calls a layer."""
+    policy, examples = LocalPolicy(built(name)), texts(7, 7, 7, 4, 9, 9)
+    padded = computed(policy, collate(examples, 0))
+    policy.logps(collate(examples, 0, layout="packed"))
+    calls: list[int] = []
+    own = spans.sdpa_attention_forward
+
+    def counted(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        calls.append(query.shape[0])
+        return own(module, query, *args, **kwargs)
+
+    monkeypatch.setattr(spans, "sdpa_attention_forward", counted)
+    assert worst(computed(policy, collate(examples, 0, layout="packed")), padded) < 1e-9
+    assert calls == [3, 1, 2] * 2
+
+
 def test_a_line_of_three_spans_sees_all_before_it() -> None:
     """Span 3 follows span 2, whose parent 0 isn't beside it: its keys are 0-2, 4-6 and its own 6-7."""
     spans = Spans(spans=(Span(0, 2), Span(2, 4, 0), Span(4, 6, 0), Span(6, 7, 2)), tokens=9)
@@ -267,10 +293,20 @@ def test_the_head_is_looked_for_on_a_few_tokens_of_a_row_without_padding() -> No
     assert batch.input_ids.shape == (1, 85) and seen == [(1, 16)]
 
 
+def texts(*lengths: int) -> list[Example]:
+    """Texts of so many tokens, all trained but the first."""
+    draw = random.Random(2)
+    found = []
+    for number, length in enumerate(lengths):
+        ids = tuple(draw.randrange(48) for _ in range(length))
+        tokens = TokenSequence(ids, (False,) + (True,) * (length - 1))
+        found.append(Example(id=str(number), kind="text", sequences=(tokens,)))
+    return found
+
+
 def _gradients_of_slices(samples: int) -> int:
     """How many gradients of slices, each as long as its row, a backward pass over so many samples makes."""
-    tokens = TokenSequence(tuple(range(1, 9)), (False,) + (True,) * 7)
-    examples = [Example(id=str(number), kind="text", sequences=(tokens,)) for number in range(samples)]
+    examples = texts(*([8, 9] * (samples // 2)))
     found = LocalPolicy(built("llama")).logps(collate(examples, 0, layout="packed")).sum()
     with torch.profiler.profile() as profiler:
         found.backward()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from docpages import evidence
-from docpages.benchmarks import benchmarks_page
+from docpages.benchmarks import benchmarks_page, beside_peers
 from docpages.conformance import conformance_page
 from docpages.verbs import verbs_page
 
@@ -364,7 +364,7 @@ def areas() -> dict[str, str]:
 
 
 def readme() -> str:
-    """The README with its table of verbs."""
+    """The README with its tables of verbs and of steps beside other programs'."""
     from llmfw.verbs import VERBS
 
     rows = "\n".join(
@@ -372,10 +372,16 @@ def readme() -> str:
         for title, verbs in VERBS.items()
         for verb, text in verbs.items()
     )
-    start, end = "<!-- verbs -->\n", "<!-- /verbs -->"
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = between(text, "verbs", f"| | verb | |\n|---|---|---|\n{rows}")
+    return between(text, "peers", beside_peers())
+
+
+def between(text: str, mark: str, written: str) -> str:
+    """``text`` with ``written`` between the comments MARK and /MARK."""
+    start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
     head, rest = text.split(start)
-    return f"{head}{start}| | verb | |\n|---|---|---|\n{rows}\n{end}{rest.split(end)[1]}"
+    return f"{head}{start}{written}\n{end}{rest.split(end)[1]}"
 
 
 TESTED_INTRO = """\

@@ -34,6 +34,8 @@ PROGRAMS = {
     ),
 }
 """Name of a result -> (title, one sentence), in the page's order; other results come behind them."""
+AS_THEY_COME = ("trl", "litgpt", "raw torch loop")
+"""Sides of peers without settings that change what they do by default."""
 PROGRAM_FOLDER = Path(__file__).parents[2] / "benchmarks"
 INTRO = """\
 # Benchmarks
@@ -69,6 +71,29 @@ def benchmarks_page(note: str, results: Path = RESULTS) -> str:
         if not found:
             parts.append("Not measured yet.")
     return "\n\n".join(parts) + "\n"
+
+
+def beside_peers(results: Path = RESULTS) -> str:
+    """The README's table: every row of tokens a second whose peer runs as it comes, with the peak memory."""
+    found = [*sorted(results.glob("dpo_step.*.json")), *results.glob("sft_step.packed.json")]
+    lines = []
+    for path in found:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        rows, versions = result["rows"], result["versions"]
+        memory = {sides(row): row["ratio"] for row in rows if "peak memory" in row["case"]}
+        for row in rows:
+            if row["unit"] != "tokens/s" or row["peer_name"] not in AS_THEY_COME:
+                continue
+            peer = " ".join(filter(None, (row["peer_name"], versions.get(row["peer_name"]))))
+            share = memory.get(sides(row))
+            speeds = number(row["ours"]), number(row["peer"]), number(row["ratio"])
+            lines.append((row["case"], peer, *speeds, "" if share is None else number(share)))
+    return table(("training step", "beside", "tokens/s", "theirs", "times", "memory, of theirs"), lines)
+
+
+def sides(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """(our side, the peer) of a row."""
+    return row.get("ours_name"), row.get("peer_name")
 
 
 def described(name: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +84,24 @@ def test_parts_of_a_result_stand_under_one_heading_each_with_its_table(page, tmp
     under = text.partition("`python -m benchmarks.sft_step`")[2].partition("\n## ")[0]
     assert 0 < under.index("| case a | 1 ") < under.index("| case b | 2 ")
     assert text.count("Not measured yet.") == len(page.PROGRAMS) - 1
+
+
+def test_the_readme_shows_every_step_beside_a_peer_as_it_comes_with_its_peak_memory(page, tmp_path):
+    def row(case: str, peer: str, unit: str, ours: float) -> dict[str, Any]:
+        return record.row(
+            case, ours=ours, peer=2.0, peer_name=peer, ours_name="llmfw", unit=unit, repetitions=3
+        )
+
+    measured = [
+        row("pairs: as installed", "trl", "tokens/s", 6.0),
+        row("pairs: as installed", "trl, tuned", "tokens/s", 4.0),
+        row("pairs: peak memory", "trl", "GiB", 1.0),
+        row("pairs: memory beyond what was loaded", "trl", "GiB", 0.5),
+    ]
+    record.write("dpo_step", measured, part="pairs", versions={"trl": "1.16.0"}, folder=tmp_path)
+    assert page.beside_peers(tmp_path).splitlines()[2:] == [
+        "| pairs: as installed | trl 1.16.0 | 6 | 2 | 3 | 0.5 |"
+    ]
 
 
 def test_what_was_not_measured_is_said_and_what_was_only_tried_too(page, tmp_path):

@@ -26,6 +26,7 @@ from llmfw.core.errors import CheckpointError, DataError
 from llmfw.core.failpoints import failpoint
 from llmfw.core.models.shards import gathered, is_sharded, piece, shard
 from llmfw.core.records import NamedMetric, Policy
+from llmfw.core.training.dtypes import default_dtype
 from llmfw.core.training.finite import StepFacts, refuse_nonfinite
 from llmfw.core.training.job import StepBatch, Steps, Training
 from llmfw.core.training.optim import build_optimizer, named_groups, schedule, set_lr
@@ -104,7 +105,7 @@ class TrainModule(LightningModule):
         if self.built is not None:
             return
         job = self.job
-        with _default_dtype(torch.float32):
+        with default_dtype(torch.float32):
             built = job.build()
             self.model = built.module
             self.companions.update(dict(built.companions))
@@ -223,7 +224,7 @@ class TrainModule(LightningModule):
         units = self._units(micro_batches)
         ids = [micro_batch.sample_ids for micro_batch in micro_batches]
         self._step = step = _Step(facts=StepFacts(step=done + 1, lr=lr, sample_ids=ids))
-        with _default_dtype(torch.float32):
+        with default_dtype(torch.float32):
             for number, micro_batch in enumerate(micro_batches, start=1):
                 last = number == len(micro_batches)
                 with nullcontext() if last else self._without_sync():
@@ -424,16 +425,3 @@ def refuse_difference(
             mend="resume with the settings and plugins that the run was started with",
             file=folder,
         )
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Lightning's ``bf16-true`` makes bfloat16 the default of every new tensor; only weights should be in
-    it.
-    """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

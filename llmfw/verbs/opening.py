@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from llmfw.core.disk import replacing
 from llmfw.core.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -78,22 +78,10 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         ResourceError: the disk is full or the folder went away.
     """
     try:
-        handle, staged = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        with replacing(path) as file:
+            yield file
     except OSError as error:
         raise _unwritable(path, error) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(staged, 0o644)
-        os.replace(staged, path)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(staged)
-        if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
-        raise
 
 
 def tell(text: str) -> None:

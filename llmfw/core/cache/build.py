@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from llmfw.core.cache.place import cache_dir, mark_used, unwritable
+from llmfw.core.disk import flush, flush_below
 from llmfw.core.errors import ResourceError
 
 _log = logging.getLogger(__name__)
@@ -75,16 +75,6 @@ def cached_json(kind: str, key: str, make: Callable[[], Any]) -> Any:
     )
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush every file and folder below ``folder``, and itself, to the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
     lock = FileLock(target.with_name(f".{target.name}.lock"))
@@ -109,17 +99,13 @@ def _build(target: Path, build: Callable[[Path], None]) -> None:
     staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{target.name}-", dir=target.parent))
     try:
         build(staging)
-        sync_folder(staging)
+        flush_below(staging)
         staging.chmod(0o755)
         staging.rename(target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    handle = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush(target.parent)
 
 
 def _within(name: object, folder: Path) -> bool:

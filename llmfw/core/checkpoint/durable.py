@@ -13,19 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmfw.core.disk import flush, flush_below
 from llmfw.core.errors import UsageError
 from llmfw.core.failpoints import failpoint
 
 _STAGING, _PRUNED, _OLD = ".staging-", ".pruned-", ".old-"
-
-
-def sync(path: Path) -> None:
-    """Have the operating system write a file or folder through to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -41,15 +33,14 @@ def staged(target: Path) -> Iterator[Path]:
         yield folder
         failpoint("ckpt.before_fsync")
         folder.chmod(0o777 & ~_umask())
-        for path in [*folder.rglob("*"), folder]:
-            sync(path)
+        flush_below(folder)
         failpoint("ckpt.before_rename")
         old = target.with_name(_OLD + target.name)
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
             target.rename(old)
         folder.rename(target)
-        sync(target.parent)
+        flush(target.parent)
         failpoint("ckpt.after_rename")
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from llmfw.core.cache import cache_dir
+from llmfw.core.disk import write_whole
 
 FRESH = 3600.0
 """Seconds for which a measurement is taken again from the cache: others come and go on a machine."""
@@ -49,12 +50,8 @@ def measured(threads: int, device: str = "cpu") -> Machine:
         if known["name"] == name and 0 <= time.time() - known["at"] < FRESH:
             return Machine(**known["rates"])
     found = Machine(gemm=_gemm(device), bandwidth=_bandwidth(device), call=_call(device), threads=threads)
-    partial = note.with_suffix(f".{os.getpid()}.tmp")
     with suppress(OSError):
-        partial.write_text(
-            json.dumps({"name": name, "at": time.time(), "rates": asdict(found)}), encoding="utf-8"
-        )
-        partial.replace(note)
+        write_whole(note, json.dumps({"name": name, "at": time.time(), "rates": asdict(found)}).encode())
     return found
 
 

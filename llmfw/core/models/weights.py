@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from llmfw.core.cache import cache_dir
+from llmfw.core.disk import write_whole
 from llmfw.core.errors import CheckpointError, UsageError
 from llmfw.core.models.configs import check_folder
 from llmfw.core.models.encoder_decoder import auto_class
@@ -266,9 +266,7 @@ def hash_files(paths: Iterable[Path]) -> str:
         }
         for name, path in where:
             _feed(digest, name, handles[path].get_tensor(name))
-    partial = note.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps({"files": facts, "hash": digest.hexdigest()}), encoding="utf-8")
-    partial.replace(note)
+    write_whole(note, json.dumps({"files": facts, "hash": digest.hexdigest()}).encode())
     return digest.hexdigest()
 
 

@@ -7,11 +7,12 @@ import errno
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from llmfw.core.disk import write_whole
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -20,24 +21,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by the text: staged beside it, flushed, renamed, and the rename flushed."""
-    handle, staged = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(staged, 0o644)
-        os.replace(staged, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(staged)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Replace ``path`` by the text; after a crash it's the old file or the new one."""
+    write_whole(path, text.encode("utf-8", errors="replace"))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from llmfw.core.models import ReferenceCache, reference_key, reference_of
 from llmfw.core.models.reference_cache import Filled, State
 from llmfw.core.models.reference_cache.policy import CachedPolicy
 from llmfw.core.say import say
+from llmfw.core.training.dtypes import default_dtype
 
 if TYPE_CHECKING:
     from llmfw.core.assemble import Assembled
@@ -111,7 +112,7 @@ def _placed(
         part.to(device)
 
     def logps(batch: Batch) -> Tensor:
-        with precision.forward_context(), _default_dtype(torch.float32):
+        with precision.forward_context(), default_dtype(torch.float32):
             return reference.logps(batch.to(device))
 
     yield logps
@@ -142,17 +143,6 @@ def _thaw(module: nn.Module) -> None:
         for name, value in part.named_buffers(recurse=False):
             if value.is_inference():
                 part._buffers[name] = value.clone()
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Lightning's ``bf16-true`` makes bfloat16 the default of every new tensor; only weights should be it."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _unpadded(collate: Any) -> bool:

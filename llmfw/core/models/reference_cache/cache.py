@@ -13,10 +13,11 @@ from torch import Tensor
 
 from llmfw.core.batch import Batch
 from llmfw.core.cache import cache_dir, mark_used
+from llmfw.core.disk import write_whole
 from llmfw.core.errors import CheckpointError
 from llmfw.core.models.reference_cache.filling import BUDGET, Filled, Filling, State
 from llmfw.core.models.reference_cache.keys import Sample, example_key, folder_of
-from llmfw.core.models.reference_cache.parts import PATTERN, Part, write_whole
+from llmfw.core.models.reference_cache.parts import PATTERN, Part
 from llmfw.core.models.source import read_json
 
 Collate = Callable[[Sequence[Any]], Batch]

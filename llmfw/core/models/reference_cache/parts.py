@@ -8,7 +8,6 @@ each entry's numbers). Its metadata say how many entries and tokens there are, a
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from array import array
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmfw.core.disk import write_whole
 from llmfw.core.errors import CheckpointError
 
 PATTERN = "part-*.safetensors"
@@ -97,25 +97,6 @@ def write_part(folder: Path, entries: Sequence[Entry], **about: str) -> Path:
     path = folder / f"part-{told['index'][:24]}.safetensors"
     write_whole(path, save({"logps": flat, **index}, metadata=told))
     return path
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole: beside its place, flushed, then renamed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _crc(numbers: Tensor) -> int:

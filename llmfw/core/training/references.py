@@ -17,6 +17,7 @@ from llmfw.core.models.reference_cache import Filled, State
 from llmfw.core.models.reference_cache.policy import CachedPolicy
 from llmfw.core.say import say
 from llmfw.core.training.dtypes import default_dtype
+from llmfw.core.training.ranks import gather_objects
 
 if TYPE_CHECKING:
     from llmfw.core.assemble import Assembled
@@ -64,7 +65,7 @@ def reference_policy(
         return reference
     examples = needed(job.prepared, ids(), root.trainer.validation_limit)
     cache = cache_of(job.assembled, built)
-    missing = cache.missing(examples)
+    missing, filled = cache.missing(examples), Filled()
     if missing:
         say(
             f"reference log-probs: computing {len(missing)} of {len(examples)} samples, once ({cache.folder})"
@@ -72,7 +73,10 @@ def reference_policy(
         with _placed(reference, built, job.references.trainer) as logps:
             padded = not _unpadded(collate)
             filled = cache.fill(missing, collate, logps, padded=padded, progress=_Told())
-        _note(job, filled, cache, samples=len(examples), missing=len(missing))
+    # a process that comes late may find that others have computed everything
+    shares = gather_objects((len(missing), filled))
+    if most := max(count for count, _ in shares):
+        _note(job, _together([share for _, share in shares]), cache, samples=len(examples), missing=most)
     job.references.collate = cache.attach(collate)
     return CachedPolicy(reference.tokenizer)
 
@@ -150,8 +154,17 @@ def _unpadded(collate: Any) -> bool:
     return bool(getattr(collate, "layout", "padded") != "padded")
 
 
+def _together(shares: Sequence[Filled]) -> Filled:
+    """What all processes computed; seconds are those of the one that took longest."""
+    return Filled(
+        samples=sum(share.samples for share in shares),
+        tokens=sum(share.tokens for share in shares),
+        seconds=max(share.seconds for share in shares),
+    )
+
+
 def _note(job: Job, filled: Filled, cache: ReferenceCache, *, samples: int, missing: int) -> None:
-    """Say and write down what it took. ``filled`` is this process's share."""
+    """Say and write down what it took all processes."""
     if filled.samples:
         speed = filled.tokens / max(filled.seconds, 1e-9)
         say(

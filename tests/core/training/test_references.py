@@ -21,7 +21,7 @@ import llmfw
 from llmfw.core.cache import cache_dir
 from llmfw.core.errors import UsageError
 from llmfw.core.models import FrozenPolicy
-from llmfw.core.models.reference_cache import State
+from llmfw.core.models.reference_cache import Filled, State
 from llmfw.core.models.reference_cache.parts import PATTERN, Part
 from llmfw.core.models.reference_cache.policy import CachedPolicy
 from llmfw.core.tracking import read_journal
@@ -139,9 +139,20 @@ def test_two_ranks_share_the_computation_and_train_as_one_process_does(monkeypat
     monkeypatch.setenv("LLMFW_CACHE", env["LLMFW_CACHE"])
     assert entries() == before and set(before.values()) == {1}
     (event,) = read_journal(Path("two/journal.jsonl")).of("reference")
-    assert 0 <= event.fields["samples"] <= event.fields["needed"] == len(before)
+    assert event.fields["samples"] == event.fields["missing"] == event.fields["needed"] == len(before)
     two = dict(read_journal(Path("two/journal.jsonl")).series["loss"])
     assert two[3] == pytest.approx(one.last["loss"], rel=1e-5)
+
+
+def test_a_process_that_comes_late_writes_down_what_the_others_computed(monkeypatch) -> None:
+    """This process finds the cache full; another found 10 samples missing and computed them in 2 s."""
+    fit(*CACHED)
+    other = (10, Filled(samples=10, tokens=300, seconds=2.0))
+    monkeypatch.setattr(references, "gather_objects", lambda mine: [mine, other])
+    late = fit(*CACHED)
+    (event,) = read_journal(late.dir / "journal.jsonl").of("reference")
+    told = {name: event.fields[name] for name in ("needed", "missing", "samples", "tokens", "seconds")}
+    assert told == {"needed": 10, "missing": 10, "samples": 10, "tokens": 300, "seconds": 2.0}
 
 
 def test_a_reference_of_which_only_log_probs_are_kept_answers_nothing_else() -> None:

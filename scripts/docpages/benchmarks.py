@@ -74,7 +74,9 @@ def benchmarks_page(note: str, results: Path = RESULTS) -> str:
 
 
 def beside_peers(results: Path = RESULTS) -> str:
-    """The README's table: every row of tokens a second whose peer runs as it comes, with the peak memory."""
+    """The README's table: every row of tokens a second whose peer runs as it comes, with the peak memory;
+    what was measured once only is left to the page.
+    """
     found = [*sorted(results.glob("dpo_step.*.json")), *results.glob("sft_step.packed.json")]
     lines = []
     for path in found:
@@ -82,7 +84,8 @@ def beside_peers(results: Path = RESULTS) -> str:
         rows, versions = result["rows"], result["versions"]
         memory = {sides(row): row["ratio"] for row in rows if "peak memory" in row["case"]}
         for row in rows:
-            if row["unit"] != "tokens/s" or row["peer_name"] not in AS_THEY_COME:
+            beside = row["unit"] == "tokens/s" and row["peer_name"] in AS_THEY_COME
+            if not beside or row["repetitions"] < 2:
                 continue
             peer = " ".join(filter(None, (row["peer_name"], versions.get(row["peer_name"]))))
             share = memory.get(sides(row))
@@ -121,7 +124,7 @@ def section(result: Mapping[str, Any]) -> list[str]:
 
 
 def where(result: Mapping[str, Any]) -> str:
-    """Machine, versions, date and commit in one line."""
+    """Machine, versions, repetitions, date and commit in one line."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     processor = machine["processor"] or machine["architecture"]
@@ -130,7 +133,10 @@ def where(result: Mapping[str, Any]) -> str:
     threads = f", {said['threads']} threads" if "threads" in said else ""
     rough = " Small models, for a look at whether it runs: no measurement." if said.get("tiny") else ""
     on += f"{processor}, {machine['cores']} cores{threads}, {machine['system']}, Python {machine['python']}"
-    return f"{on}; {versions}; {result['date']}, commit `{result['commit'][:10]}`.{rough}"
+    counts = sorted({row["repetitions"] for row in result["rows"] if row.get("repetitions")})
+    often = " or ".join(map(str, counts)) + (" repetition" if counts == [1] else " repetitions")
+    often = f"{often}, " if counts else ""
+    return f"{on}; {versions}; {often}{result['date']}, commit `{result['commit'][:10]}`.{rough}"
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:

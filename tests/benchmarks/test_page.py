@@ -95,10 +95,12 @@ def test_the_readme_shows_every_step_beside_a_peer_as_it_comes_with_its_peak_mem
     measured = [
         row("pairs: as installed", "trl", "tokens/s", 6.0),
         row("pairs: as installed", "trl, tuned", "tokens/s", 4.0),
+        row("pairs: measured once", "trl", "tokens/s", 9.0) | {"repetitions": 1},
         row("pairs: peak memory", "trl", "GiB", 1.0),
         row("pairs: memory beyond what was loaded", "trl", "GiB", 0.5),
     ]
     record.write("dpo_step", measured, part="pairs", versions={"trl": "1.16.0"}, folder=tmp_path)
+    assert "; 1 or 3 repetitions, " in page.benchmarks_page("", tmp_path)
     assert page.beside_peers(tmp_path).splitlines()[2:] == [
         "| pairs: as installed | trl 1.16.0 | 6 | 2 | 3 | 0.5 |"
     ]

@@ -34,8 +34,6 @@ PROGRAMS = {
     ),
 }
 """Name of a result -> (title, one sentence), in the page's order; other results come behind them."""
-AS_THEY_COME = ("trl", "litgpt", "raw torch loop")
-"""Sides of peers without settings that change what they do by default."""
 PROGRAM_FOLDER = Path(__file__).parents[2] / "benchmarks"
 INTRO = """\
 # Benchmarks
@@ -74,8 +72,8 @@ def benchmarks_page(note: str, results: Path = RESULTS) -> str:
 
 
 def beside_peers(results: Path = RESULTS) -> str:
-    """The README's table: every row of tokens a second whose peer runs as it comes, with the peak memory;
-    what was measured once only is left to the page.
+    """The README's table: every row of tokens a second beside another program, also with settings that are
+    better for it, and the peak memory; what was measured once only is left to the page.
     """
     found = [*sorted(results.glob("dpo_step.*.json")), *results.glob("sft_step.packed.json")]
     lines = []
@@ -84,10 +82,10 @@ def beside_peers(results: Path = RESULTS) -> str:
         rows, versions = result["rows"], result["versions"]
         memory = {sides(row): row["ratio"] for row in rows if "peak memory" in row["case"]}
         for row in rows:
-            beside = row["unit"] == "tokens/s" and row["peer_name"] in AS_THEY_COME
-            if not beside or row["repetitions"] < 2:
+            if row["unit"] != "tokens/s" or row["peer_name"].startswith("llmfw") or row["repetitions"] < 2:
                 continue
-            peer = " ".join(filter(None, (row["peer_name"], versions.get(row["peer_name"]))))
+            name, comma, setting = row["peer_name"].partition(",")
+            peer = " ".join(filter(None, (name, versions.get(name)))) + comma + setting
             share = memory.get(sides(row))
             speeds = number(row["ours"]), number(row["peer"]), number(row["ratio"])
             lines.append((row["case"], peer, *speeds, "" if share is None else number(share)))
@@ -159,9 +157,7 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["unit"],
         ratio,
         wanted(row),
-        f"failed: {row['failed']}"
-        if "failed" in row
-        else {True: "met", False: "**missed**", None: ""}[row.get("met")],
+        {True: "met", False: "**missed**", None: ""}[row.get("met")],
     )
 
 

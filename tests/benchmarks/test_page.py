@@ -86,7 +86,7 @@ def test_parts_of_a_result_stand_under_one_heading_each_with_its_table(page, tmp
     assert text.count("Not measured yet.") == len(page.PROGRAMS) - 1
 
 
-def test_the_readme_shows_every_step_beside_a_peer_as_it_comes_with_its_peak_memory(page, tmp_path):
+def test_the_readme_shows_every_step_beside_a_peer_also_where_it_is_tuned(page, tmp_path):
     def row(case: str, peer: str, unit: str, ours: float) -> dict[str, Any]:
         return record.row(
             case, ours=ours, peer=2.0, peer_name=peer, ours_name="llmfw", unit=unit, repetitions=3
@@ -95,6 +95,7 @@ def test_the_readme_shows_every_step_beside_a_peer_as_it_comes_with_its_peak_mem
     measured = [
         row("pairs: as installed", "trl", "tokens/s", 6.0),
         row("pairs: as installed", "trl, tuned", "tokens/s", 4.0),
+        row("pairs: against ourselves", "llmfw, padded", "tokens/s", 4.0),
         row("pairs: measured once", "trl", "tokens/s", 9.0) | {"repetitions": 1},
         row("pairs: peak memory", "trl", "GiB", 1.0),
         row("pairs: memory beyond what was loaded", "trl", "GiB", 0.5),
@@ -102,7 +103,8 @@ def test_the_readme_shows_every_step_beside_a_peer_as_it_comes_with_its_peak_mem
     record.write("dpo_step", measured, part="pairs", versions={"trl": "1.16.0"}, folder=tmp_path)
     assert "; 1 or 3 repetitions, " in page.benchmarks_page("", tmp_path)
     assert page.beside_peers(tmp_path).splitlines()[2:] == [
-        "| pairs: as installed | trl 1.16.0 | 6 | 2 | 3 | 0.5 |"
+        "| pairs: as installed | trl 1.16.0 | 6 | 2 | 3 | 0.5 |",
+        "| pairs: as installed | trl 1.16.0, tuned | 4 | 2 | 2 |  |",
     ]
 
 

@@ -18,6 +18,7 @@ from llmfw.core.checkpoint.manifest import (
     step_folder,
     verify,
 )
+from llmfw.core.checkpoint.places import Places, spare_for
 from llmfw.core.lazy import door
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointCallback",
     "Manifest",
+    "Places",
     "SafeCheckpointIO",
     "checkpoints",
     "newest_verified",
     "probe_writable",
     "read_manifest",
+    "spare_for",
     "step_folder",
     "verify",
 ]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from llmfw.core.checkpoint.background import Background
 from llmfw.core.checkpoint.durable import probe_writable, sweep
 from llmfw.core.checkpoint.manifest import checkpoints, prune, step_folder
+from llmfw.core.checkpoint.places import Places
 from llmfw.core.errors import (
     BusyError,
     CheckpointError,
@@ -22,6 +25,7 @@ from llmfw.core.errors import (
 from llmfw.core.failpoints import failpoint
 
 log = logging.getLogger("llmfw")
+_FAILED = "checkpoint failed"
 _HOPELESS = (NumericsError, CheckpointError, ResourceError, BusyError, Interrupted)
 """Failures after which the last periodic checkpoint is the right one, or writing another can't work."""
 
@@ -33,14 +37,19 @@ class CheckpointCallback(Checkpoint):
 
     Lightning runs checkpoint callbacks last, so every other callback's state belongs to the step that has
     ended. Older checkpoints go only once the new one is durable; ``keep`` (at least 2) stay.
+
+    With ``background`` a thread flushes and renames what was staged, while training goes on; a failure of it
+    shows at the next step's end. Where the folder can't be written the first time, ``places.spare`` is taken
+    from then on, loudly; where that can't either, the run ends.
     """
 
-    def __init__(self, folder: Path, *, every: int, keep: int = 2) -> None:
-        self.folder, self.every, self.keep = Path(folder), every, max(2, keep)
+    def __init__(self, places: Places | Path, *, every: int, keep: int = 2, background: bool = False) -> None:
+        self.places = places if isinstance(places, Places) else Places(Path(places))
+        self.folder, self.every, self.keep = self.places.folder, every, max(2, keep)
         self.newest: Path | None = None
         """The last durable checkpoint that this process wrote or found."""
+        self.background, self._background = background, Background()
         self._saved_step = -1
-        self._failures = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Clear what a killed process left, and see what's there.
@@ -48,6 +57,8 @@ class CheckpointCallback(Checkpoint):
         Raises:
             UsageError: FOLDER-NOT-WRITABLE, before the first step.
         """
+        polls: Any = getattr(pl_module, "polls", {})
+        polls[_FAILED] = self._background.failed  # asked in every step, answered alike on every rank
         if not trainer.is_global_zero:
             return
         probe_writable(self.folder)
@@ -66,19 +77,22 @@ class CheckpointCallback(Checkpoint):
         step = trainer.global_step
         due = self.every > 0 and step % self.every == 0
         last = trainer.should_stop or step >= trainer.max_steps > 0
-        asked = bool(getattr(pl_module, "agreed", lambda _: False)("save"))
-        if not (due or last or asked) or step == self._saved_step:
-            return
+        agreed: Callable[[str], bool] = getattr(pl_module, "agreed", lambda _: False)
         try:
-            self.save(trainer)
+            if agreed(_FAILED):
+                self._settle(trainer)
+            if (due or last or agreed("save")) and step != self._saved_step:
+                self.save(trainer)
+            if last:
+                self._settle(trainer)
         except ResourceError as error:
-            self._failures += 1
-            if error.code == "DISK-FULL" or last or self._failures > 1:
-                raise
-            log.warning("%s (training goes on; the next failure ends it)", error)
+            self._elsewhere(error)
+            self.save(trainer)
+            self._settle(trainer)
 
     def save(self, trainer: Trainer) -> Path:
         """Write the checkpoint of the step that has ended, then prune; every rank takes part, rank 0 writes.
+        In the background the path needn't be there yet.
 
         Raises:
             ResourceError: on every rank, where rank 0 couldn't write.
@@ -87,14 +101,24 @@ class CheckpointCallback(Checkpoint):
         path = step_folder(self.folder, step)
         for logger in trainer.loggers:
             logger.save()  # the numbers up to this step are on disk before the step counts as done
-        failure: LlmfwError | None = None
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(
             weights_only=False
         )  # on every rank: states are gathered
+        self._first_alone(trainer, lambda: self._write(trainer, checkpoint, path))
+        self._saved_step = step
+        return path
+
+    def _first_alone(self, trainer: Trainer, work: Callable[[], None]) -> None:
+        """Let rank 0 work; the others hear of its failure before it leaves.
+
+        Raises:
+            LlmfwError: on every rank.
+        """
+        failure: LlmfwError | None = None
         if trainer.is_global_zero:
             try:
-                trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, path)
-            except LlmfwError as error:  # the other ranks must hear of it before this one leaves
+                work()
+            except LlmfwError as error:
                 failure = error
         if trainer.world_size > 1:
             told: str | None = trainer.strategy.broadcast(str(failure) if failure else None)
@@ -104,11 +128,48 @@ class CheckpointCallback(Checkpoint):
                 )
         if failure is not None:
             raise failure
-        self._saved_step, self._failures, self.newest = step, 0, path
-        if trainer.is_global_zero:
+
+    def _write(self, trainer: Trainer, checkpoint: dict[str, Any], path: Path) -> None:
+        io: Any = trainer.strategy.checkpoint_io
+
+        def durable() -> None:
+            self.newest = path
             failpoint("ckpt.before_prune")
-            prune(self.folder, self.keep)
-        return path
+            prune(path.parent, self.keep)
+
+        if not self.background:
+            io.save_checkpoint(checkpoint, path)
+            durable()
+            return
+        self._background.wait()  # two at once would need the disk's space twice
+        finish = io.begin(checkpoint, path)
+
+        def work() -> None:
+            finish()
+            durable()
+
+        self._background.start(work)
+
+    def _settle(self, trainer: Trainer) -> None:
+        """Wait for what is under way, and raise what failed, on every rank."""
+        self._first_alone(trainer, self._background.wait)
+
+    def _elsewhere(self, error: ResourceError) -> None:
+        """Take the spare folder from now on.
+
+        Raises:
+            ResourceError: the error itself, where the disk is full or there's no other folder to take.
+        """
+        spare = self.places.spare
+        if error.code == "DISK-FULL" or spare is None or self.folder == spare:
+            raise error
+        try:
+            probe_writable(spare)
+            spare.chmod(0o700)
+        except LlmfwError:
+            raise error from None
+        log.warning("%s (training goes on, checkpoints go to %s from now on; copy them away)", error, spare)
+        self.folder, self._saved_step = spare, -1
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the steps since the last checkpoint when something unexpected ends the run between two
@@ -116,9 +177,12 @@ class CheckpointCallback(Checkpoint):
         """
         started = trainer.global_step > max(self._saved_step, 0) and self._saved_step >= 0
         whole = not getattr(pl_module, "updating", False)
-        if not (started and whole) or trainer.world_size > 1 or isinstance(exception, _HOPELESS):
-            return
+        lasting = started and whole and trainer.world_size == 1 and not isinstance(exception, _HOPELESS)
         try:
-            self.save(trainer)
+            if not isinstance(exception, Interrupted):
+                self._background.wait()
+            if lasting:
+                self.save(trainer)
+                self._background.wait()
         except Exception as error:  # the first exception is the one to report
             log.warning("no checkpoint of step %d: %s", trainer.global_step, error)

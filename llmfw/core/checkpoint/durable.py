@@ -20,19 +20,22 @@ from llmfw.core.failpoints import failpoint
 _STAGING, _PRUNED, _OLD = ".staging-", ".pruned-", ".old-"
 
 
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes ``target`` when the block ends well and vanishes when it doesn't.
+def stage(target: Path) -> Path:
+    """A new hidden folder beside ``target``, to be filled and then published under its name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{target.name}-", dir=target.parent))
+    folder.chmod(0o777 & ~_umask())
+    return folder
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Flush a staged folder to the disk and give it its name; where that fails, it vanishes.
 
     Whatever bore the name before is replaced. A process killed at any instant leaves the old folder, the new
     one, or (between two renames) the old one under a hidden name that ``sweep`` gives back.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{target.name}-", dir=target.parent))
     try:
-        yield folder
         failpoint("ckpt.before_fsync")
-        folder.chmod(0o777 & ~_umask())
         flush_below(folder)
         failpoint("ckpt.before_rename")
         old = target.with_name(_OLD + target.name)
@@ -46,6 +49,18 @@ def staged(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes ``target`` when the block ends well, and vanishes otherwise."""
+    folder = stage(target)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    publish(folder, target)
 
 
 def remove(folder: Path) -> None:

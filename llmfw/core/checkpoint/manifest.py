@@ -118,7 +118,8 @@ def read_manifest(folder: Path) -> Manifest:
         about = {key: value for key, value in body.items() if key not in _OWN_KEYS}
         manifest = Manifest(step=int(body["step"]), files=files, about=about, created=str(body["created"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(folder, f"{NAME} can't be read ({type(error).__name__}: {error})", NAME) from None
+        why = f"{type(error).__name__}: {error}{_stranger(path)}"
+        raise _damaged(folder, f"{NAME} can't be read ({why})", NAME) from None
     for name in files:
         if not _FILE_NAME.fullmatch(name):
             raise _damaged(folder, f"{NAME} names a file outside the folder", name)
@@ -141,10 +142,26 @@ def verify(folder: Path) -> Manifest:
         except OSError as error:
             raise _damaged(folder, f"can't be read ({error.strerror})", name) from None
         if length != size:
-            raise _damaged(folder, f"{length} bytes where {size} were written", name)
+            raise _damaged(folder, f"{length} bytes where {size} were written{_stranger(path)}", name)
         if found != digest:
-            raise _damaged(folder, "its content differs from what was written", name)
+            raise _damaged(folder, f"its content differs from what was written{_stranger(path)}", name)
     return manifest
+
+
+def _stranger(path: Path) -> str:
+    """What a file that isn't ours looks like; "" where nothing is known of it."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(256).lstrip().lower()
+    except OSError:
+        return ""
+    if not begins:
+        return ", it's empty"
+    if begins.startswith(b"version https://git-lfs"):
+        return ", it's a pointer of Git LFS (git lfs pull fetches the file)"
+    if begins.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return ", it's a web page"
+    return ""
 
 
 def checkpoints(parent: Path) -> list[tuple[Path, Manifest]]:

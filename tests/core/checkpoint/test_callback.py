@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import lightning.pytorch as L
 import pytest
 from lightning.pytorch.loggers.logger import Logger
 
-from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified, verify
+from llmfw.core.checkpoint import CheckpointCallback, Places, SafeCheckpointIO, verify
 from llmfw.core.errors import NumericsError, PluginError, ResourceError
 from llmfw.core.module import TrainModule
 from tests.toys.training import ToyModel, fit, optimizer_state, trainer_for, training, weights
@@ -129,41 +131,119 @@ def test_an_error_inside_an_update_saves_nothing(tmp_path: Path) -> None:
 
 
 class FailsAt(SafeCheckpointIO):
-    def __init__(self, steps: set[int], code: str = "CHECKPOINT-WRITE") -> None:
-        self.steps, self.code = steps, code
+    """Can't write some steps into a folder (None: into any)."""
+
+    def __init__(self, steps: set[int], code: str = "CHECKPOINT-WRITE", folder: Path | None = None) -> None:
+        self.steps, self.code, self.folder = steps, code, folder
+
+    def _refuse(self, checkpoint: Any, path: Any) -> None:
+        if checkpoint["global_step"] in self.steps and self.folder in (None, Path(path).parent):
+            raise ResourceError(self.code, "read-only file system", mend="x")
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        if checkpoint["global_step"] in self.steps:
-            raise ResourceError(self.code, "read-only file system", mend="x")
+        self._refuse(checkpoint, path)
         super().save_checkpoint(checkpoint, path, storage_options)
 
+    def begin(self, checkpoint: Any, path: Any) -> Any:
+        finish = super().begin(checkpoint, path)
 
-def test_one_failed_save_is_a_warning_and_training_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+        def late() -> None:
+            try:
+                self._refuse(checkpoint, path)
+            except ResourceError:
+                shutil.rmtree(next(Path(path).parent.glob(".staging-*")))
+                raise
+            finish()
+
+        return late
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["at once", "in the background"])
+def test_a_folder_that_cannot_be_written_any_more_gives_way_to_the_spare_one_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, background: bool
 ) -> None:
-    _, recorder = fit(tmp_path, CheckpointCallback(tmp_path, every=1), plugins=[FailsAt({2, 4})])
-    assert len(recorder.reports) == 6 and names(tmp_path) == ["step-00000005", "step-00000006"]
-    assert sum("training goes on" in record.message for record in caplog.records) == 2
+    """In the background the failure of step 3 shows a step later at the latest, and that step is saved."""
+    places = Places(tmp_path / "own", tmp_path / "spare")
+    io = FailsAt(set(range(3, 7)), folder=places.folder)
+    callback = CheckpointCallback(places, every=1, background=background)
+    _, recorder = fit(tmp_path, callback, plugins=[io])
+    assert len(recorder.reports) == 6
+    assert names(places.folder) == ["step-00000001", "step-00000002"]
+    assert names(tmp_path / "spare")[-1] == "step-00000006"
+    assert (tmp_path / "spare").stat().st_mode & 0o777 == 0o700
+    told = [record.message for record in caplog.records if "training goes on" in record.message]
+    assert len(told) == 1 and str(tmp_path / "spare") in told[0]
+    assert places.newest() == tmp_path / "spare" / "step-00000006"
 
 
+@pytest.mark.parametrize("background", [False, True], ids=["at once", "in the background"])
 @pytest.mark.parametrize(
     ("steps", "code", "last"),
-    [({2, 3}, "CHECKPOINT-WRITE", 3), ({2}, "DISK-FULL", 2), ({6}, "CHECKPOINT-WRITE", 6)],
-    ids=["twice running", "a full disk", "the last one"],
+    [({2, 3}, "CHECKPOINT-WRITE", 2), ({2}, "DISK-FULL", 2), ({6}, "CHECKPOINT-WRITE", 6)],
+    ids=["nor the spare one", "a full disk", "the last one"],
 )
 def test_a_save_that_must_not_fail_ends_the_run(
-    tmp_path: Path, steps: set[int], code: str, last: int
+    tmp_path: Path, steps: set[int], code: str, last: int, background: bool
 ) -> None:
+    """In the background it ends it at most one step later."""
     seen: list[int] = []
 
     class Count(L.Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             seen.append(trainer.global_step)
 
+    places = Places(tmp_path / "own", tmp_path / "spare")
+    callback = CheckpointCallback(places, every=1, background=background)
     with pytest.raises(ResourceError) as caught:
-        fit(tmp_path, CheckpointCallback(tmp_path, every=1), Count(), plugins=[FailsAt(steps, code)])
-    assert caught.value.exit_code == 6 and seen[-1] == last
-    assert newest_verified(tmp_path) is not None
+        fit(tmp_path, callback, Count(), plugins=[FailsAt(steps, code)])
+    assert caught.value.exit_code == 6 and last <= seen[-1] <= last + background
+    assert places.newest() is not None
+
+
+def test_in_the_background_an_older_checkpoint_stays_until_the_new_one_is_durable(tmp_path: Path) -> None:
+    """Step 2's flush is held until the test has looked; the save of step 3 waits for it."""
+    seen: list[list[str]] = []
+
+    class Slow(SafeCheckpointIO):
+        def begin(self, checkpoint: Any, path: Any) -> Any:
+            finish = super().begin(checkpoint, path)
+
+            def late() -> None:
+                seen.append([name for name in names(tmp_path / "own") if not name.startswith(".")])
+                time.sleep(0.2)
+                finish()
+
+            return late
+
+    callback = CheckpointCallback(tmp_path / "own", every=1, background=True)
+    fit(tmp_path, callback, plugins=[Slow()], max_steps=4)
+    assert seen == [
+        [],
+        ["step-00000001"],
+        ["step-00000001", "step-00000002"],
+        ["step-00000002", "step-00000003"],
+    ]
+    assert names(tmp_path / "own") == ["step-00000003", "step-00000004"]
+    assert callback.newest == tmp_path / "own" / "step-00000004"
+
+
+def test_what_is_staged_for_the_background_is_the_state_of_its_step(tmp_path: Path) -> None:
+    """The weights move on while step 2 waits to be flushed: what is written is step 2 nevertheless."""
+
+    class Slow(SafeCheckpointIO):
+        def begin(self, checkpoint: Any, path: Any) -> Any:
+            finish = super().begin(checkpoint, path)
+            return lambda: (time.sleep(0.2), finish())[1]
+
+    fit(tmp_path / "whole", CheckpointCallback(tmp_path / "whole", every=2, keep=9))
+    fit(tmp_path, CheckpointCallback(tmp_path / "own", every=2, keep=9, background=True), plugins=[Slow()])
+    for step in (2, 4, 6):
+        one, other = (
+            verify(folder / f"step-{step:08d}").files for folder in (tmp_path / "whole", tmp_path / "own")
+        )
+        assert {n: d for n, d in one.items() if n.endswith("safetensors")} == {
+            n: d for n, d in other.items() if n.endswith("safetensors")
+        }
 
 
 def test_a_poll_that_asks_to_save_is_obeyed_at_the_steps_end(tmp_path: Path) -> None:

@@ -36,6 +36,16 @@ def seed_all(seed: int, *labels: str | int) -> None:
     torch.manual_seed(value)
 
 
+def generators_digest() -> str:
+    """SHA-256 over the states of the generators of python, numpy and torch (all devices)."""
+    name, key, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # plugins may draw from it
+    sums = hashlib.sha256(repr((random.getstate(), name, np.asarray(key).tolist(), rest)).encode())
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    for state in (torch.get_rng_state(), *devices):
+        sums.update(state.numpy().tobytes())
+    return sums.hexdigest()
+
+
 def thread_count(trainer: TrainerConfig) -> int:
     """CPU threads of one process: the setting, else the cores this process may use divided by the
     processes.

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import os
+import socket
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from llmfw.core.assemble import Assembled
-from llmfw.core.checkpoint import newest_verified
+from llmfw.core.checkpoint import Places, spare_for
 from llmfw.core.discovery import card
-from llmfw.core.errors import CheckpointError, Interrupted, LlmfwError
+from llmfw.core.errors import CheckpointError, DataError, Interrupted, LlmfwError
+from llmfw.core.exactness import conditions, exactness_of, taken_up
 from llmfw.core.guard import farewell
-from llmfw.core.plan import split_of
 from llmfw.core.say import LAUNCH, is_main_process, say
 from llmfw.core.schema import TrackingConfig
-from llmfw.core.tracking import RUNS, Journal, MlflowSync, RunFolder, find_resumable, open_run
-from llmfw.core.tracking.files import read_json
+from llmfw.core.tracking import (
+    RUNS,
+    Journal,
+    MlflowSync,
+    RunFolder,
+    RunRecord,
+    find_resumable,
+    open_run,
+    read_journal,
+    read_record,
+    update_record,
+)
+from llmfw.core.tracking.record import boot_id
 from llmfw.core.training.launch import hear, launched, tell
 
 Resume = Literal["never", "auto", "must"]
@@ -145,10 +157,7 @@ def _open(
         resume = "auto" if (round_dir / "run.json").exists() else "never"
     if resume != "never":
         found = find_resumable(plan.fingerprint, wanted) if wanted else find_resumable(plan.fingerprint)
-        begun = (
-            found is not None
-            and newest_verified(checkpoint_dir(resolved.root.checkpoint.dir, found.dir)) is not None
-        )
+        begun = found is not None and places_of(resolved.root.checkpoint.dir, found.dir).newest() is not None
         if resume == "must" and not begun:
             where = f"in {found.dir}" if found else (f"in {wanted}" if wanted else "under runs/")
             what = "checkpoint" if found else "unfinished run with these settings"
@@ -162,32 +171,58 @@ def _open(
             say("nothing to resume: no unfinished run with these settings; starting afresh")
         owned = open_run(folder=wanted, **about)
     else:
-        begun_with = (read_json(found.dir / "plan.json") or {}).get("settings", {})
+        if round_dir is None and (line := how_it_ended(found)):
+            say(line)
         owned = open_run(folder=found.dir, resume=True, **about)
-        _say_class(begun_with, plan.settings)
+    if plan.verb == "fit":
+        _settle_class(assembled, owned, found, tell=round_dir is None)
     return owned, found is not None
 
 
-def _say_class(begun_with: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """How exact a resumed run is: bit for bit only where the work is dealt out as before."""
-    old, new = split_of(begun_with), split_of(settings)
-    changed = [
-        f"{key.removeprefix('trainer.')} {old[key]} -> {new[key]}" for key in new if old[key] != new[key]
-    ]
-    if not changed:
-        say("resume class A: bit for bit what the run would have been without a stop")
-        return
-    say(
-        f"resume class B ({', '.join(changed)}): the same samples in every step, but sums are rounded in "
-        "another order, and dropout draws other masks"
+def how_it_ended(record: RunRecord) -> str | None:
+    """What to say of a process that left a run without a word; None: it said how it ended."""
+    try:
+        view = read_journal(record.journal)
+    except DataError:
+        return None
+    said = view.of("status")
+    if not said or said[-1].fields.get("status") != "RUNNING":
+        return None
+    who = f"process {record.pid} on {record.host}"
+    if record.boot != boot_id() and record.host == socket.gethostname():
+        return f"{who} went down with the machine after step {view.last_step}"
+    return f"{who} was killed by signal 9 after step {view.last_step} (out of memory? the kernel's log knows)"
+
+
+def _settle_class(assembled: Assembled, owned: RunFolder, before: RunRecord | None, *, tell: bool) -> None:
+    """Say and write down how exactly the run can be taken up again; one that is, keeps its weakest class."""
+    root = assembled.resolved.root
+    now = conditions(root, assembled.plan.settings)
+    promised = exactness_of(assembled.plan, root, stateless=_stateless(assembled))
+    found = taken_up(
+        promised, before.conditions if before else {}, now, before.resume_class if before else "A"
     )
+    if tell:
+        say(str(found))
+    update_record(owned.dir, resume_class=found.grade, resume_reasons=found.reasons, conditions=now)
 
 
-def checkpoint_dir(setting: str | None, folder: Path) -> Path:
+def _stateless(assembled: Assembled) -> str | None:
+    """What keeps no position in the data."""
+    from lightning.pytorch import LightningDataModule
+
+    if isinstance(assembled.plan.one("llmfw_datamodule"), LightningDataModule):
+        return f"the LightningDataModule of plugin {assembled.plan.owner('llmfw_datamodule')!r}"
+    return None
+
+
+def places_of(setting: str | None, folder: Path) -> Places:
     """Where a run's checkpoints lie; rounds of one run never share a folder."""
     if setting is None:
-        return folder / "checkpoints"
-    return Path(setting) / folder.name if folder.parent.name == "rounds" else Path(setting)
+        place = folder / "checkpoints"
+    else:
+        place = Path(setting) / folder.name if folder.parent.name == "rounds" else Path(setting)
+    return Places(place, spare_for(read_record(folder).id))
 
 
 def _card(name: str) -> dict[str, Any]:

@@ -26,6 +26,9 @@ def _each(sides: Sequence[Side]) -> Iterator[str]:
             yield f"{side.label}: {len(side.view.damaged)} lines of its journal are damaged and left out"
         if not side.view.series:
             yield f"{side.label} has no values"
+        moved = [reason for reason in side.record.resume_reasons if " -> " in reason]
+        if moved:
+            yield f"{side.label} was taken up under other conditions ({', '.join(moved)}): rounded otherwise"
         if side.stopped_by:
             yield f"{side.label} stopped before its last step ({side.stopped_by})"
 

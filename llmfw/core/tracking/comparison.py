@@ -118,6 +118,8 @@ class Comparison:
                 "steps": side.view.last_step,
                 "seconds": side.view.seconds,
                 "stopped_by": side.stopped_by or None,
+                "resume_class": side.record.resume_class or None,
+                "resume_reasons": list(side.record.resume_reasons),
                 "same_numbers_as": twin,
                 "mlflow": dict(side.record.mlflow),
             }

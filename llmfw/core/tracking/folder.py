@@ -118,6 +118,7 @@ def open_run(
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "boot": boot_id(),
+            "started": now(),
             "ended": None,
         }
         if old is None:
@@ -183,7 +184,9 @@ def _own(place: Path) -> int:
         raw = read_json(place / "run.json") or {}
         raise BusyError(
             "RUN-BUSY",
-            "process {} on {} owns the folder".format(raw.get("pid", "?"), raw.get("host", "?")),
+            "process {} on {}, begun {}, owns the folder".format(
+                *(raw.get(key) or "?" for key in ("pid", "host", "started"))
+            ),
             file=place,
             mend="wait for it, stop it, or set run.dir to another folder",
         )

@@ -27,9 +27,10 @@ SPLIT = (
     "trainer.strategy",
     "trainer.accelerator",
     "trainer.deepspeed",
+    "trainer.threads",
 )
-"""Settings that deal a step's samples out over processes. They move the rounding of sums and no more, so runs
-that differ in them alone have one fingerprint, as long as the global batch is one."""
+"""Settings that deal a step's work out over micro-batches, processes and threads. They move the rounding of
+sums and no more: runs that differ in them alone have one fingerprint, as long as the global batch is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +52,17 @@ class RunRecord:
     host: str = ""
     boot: str = ""
     """Names the machine's present start, so that a restart tells dead from alive."""
+    started: str = ""
+    """When the process that has the run, or had it last, began, as ISO 8601 in UTC."""
     ended: str | None = None
     mlflow: Mapping[str, str] = field(default_factory=dict)
     """uri, experiment and run_id, as far as they are known."""
+    resume_class: str = ""
+    """How exactly the run can be taken up after a kill: A, B or C; "" where it isn't known."""
+    resume_reasons: tuple[str, ...] = ()
+    """What keeps it from a better class."""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """What moves the rounding of its sums and isn't in its fingerprint: threads, processor, torch's build."""
 
     @property
     def journal(self) -> Path:
@@ -83,10 +92,12 @@ def read_record(folder: Path) -> RunRecord:
     if (
         not sound
         or not isinstance(values.get("plugins", []), list)
-        or not isinstance(values.get("mlflow", {}), dict)
+        or not isinstance(values.get("resume_reasons", []), list)
+        or not all(isinstance(values.get(key, {}), dict) for key in ("mlflow", "conditions"))
     ):
         raise UsageError("RUN-JSON", "run.json is damaged", file=folder / "run.json", mend="name another run")
-    values["plugins"] = tuple(str(item) for item in values.get("plugins", ()))
+    for key in ("plugins", "resume_reasons"):
+        values[key] = tuple(str(item) for item in values.get(key, ()))
     return RunRecord(dir=folder, **values)
 
 

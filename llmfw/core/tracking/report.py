@@ -21,7 +21,7 @@ from llmfw.core.tracking.charts import chart_data, charts, color, cut, dash
 from llmfw.core.tracking.comparison import Comparison, Difference, Metric
 from llmfw.core.tracking.evaluations import STAGE
 from llmfw.core.tracking.files import write_text
-from llmfw.core.tracking.sides import Rows
+from llmfw.core.tracking.sides import Rows, Side
 from llmfw.core.tracking.terminal import (
     chosen,
     duration,
@@ -138,6 +138,7 @@ def _runs(comparison: Comparison) -> str:
             f'<span class="status {side.record.status}">{side.record.status}</span>',
             str(side.view.last_step),
             duration(side.view.seconds),
+            _class(side),
             escape(
                 ", ".join(f"{name} ({origin})" if origin else name for name, origin in side.plugins.items())
             )
@@ -146,7 +147,15 @@ def _runs(comparison: Comparison) -> str:
             f'<span class="soft">{escape(", ".join(notes))}</span>',
         ]
         rows.append("".join(f"<td>{cell}</td>" for cell in cells))
-    return _table(("", "name", "folder", "status", "steps", "time", "plugins", "begun (UTC)", ""), rows)
+    return _table(
+        ("", "name", "folder", "status", "steps", "time", "class", "plugins", "begun (UTC)", ""), rows
+    )
+
+
+def _class(side: Side) -> str:
+    """The resume class; what keeps it from a better one shows under the pointer."""
+    why = escape("; ".join(side.record.resume_reasons) or "bit for bit")
+    return f'<span title="{why}">{side.record.resume_class}</span>' if side.record.resume_class else "–"
 
 
 def _differences(comparison: Comparison, place: str, title: str, found: Sequence[Difference]) -> str:

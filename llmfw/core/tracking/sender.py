@@ -201,6 +201,7 @@ def _tags(record: RunRecord) -> dict[str, str]:
         "llmfw.verb": record.verb,
         "llmfw.plugins": ",".join(record.plugins),
         "llmfw.fingerprint": record.fingerprint,
+        "llmfw.resume_class": record.resume_class,
         "mlflow.source.name": f"llmfw {record.verb}",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": git.get("commit", ""),

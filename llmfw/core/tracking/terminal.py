@@ -144,7 +144,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 def _runs(comparison: Comparison) -> Table:
     from rich.text import Text
 
-    table = _table("Runs", ("", "name", "folder", "status", "steps", "time", "plugins", ""))
+    table = _table("Runs", ("", "name", "folder", "status", "steps", "time", "class", "plugins", ""))
     for index, side in enumerate(comparison.sides):
         record = side.record
         note = "baseline" if index == comparison.baseline else ""
@@ -160,6 +160,7 @@ def _runs(comparison: Comparison) -> Table:
             Text(record.status, style=style),
             str(side.view.last_step),
             duration(side.view.seconds),
+            record.resume_class or "–",
             Text(", ".join(side.plugins) or "–"),
             Text(note, style="dim"),
         )

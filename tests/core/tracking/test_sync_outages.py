@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -130,6 +131,55 @@ def test_a_database_that_is_free_again_within_the_time_given_at_the_end_is_waite
         assert sync.finish("FINISHED", timeout=60) == 0
         later.join()
     assert values(store, mlflow_runs(store)[0].info.run_id) == expected(range(1, 11))
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from llmfw.core.tracking import MlflowSync, open_run, unsent
+from tests.core.tracking.support import expected, mlflow_runs, train, until, values
+
+disk, runs = Path(sys.argv[1]), Path(sys.argv[2])
+store = f"sqlite:///{disk / 'mlflow.db'}"
+run = open_run(name="r", runs=runs)
+sync = MlflowSync(run.dir, store, interval=0.05)
+sync.start()
+until(lambda: unsent(run.dir, "") == 0)
+with (disk / "others").open("wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(b"0" * 4096)
+    except OSError:
+        pass
+print("longest wait below 1 s:", train(run.journal, range(1, 4001)) < 1)
+until(lambda: sync._failure is not None)
+print("told:", sync._failure)
+(disk / "others").unlink()
+run.close("FINISHED")
+print("left:", sync.finish("FINISHED", timeout=60))
+print("whole:", values(store, mlflow_runs(store)[0].info.run_id) == expected(range(1, 4001)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or os.getuid() != 0, reason="mounts a disk: root, unshare"
+)
+def test_a_store_on_a_full_disk_costs_nothing_and_has_everything_once_there_is_room(tmp_path: Path) -> None:
+    script, disk = tmp_path / "full.py", tmp_path / "disk"
+    script.write_text(FULL_DISK)
+    disk.mkdir()
+    words = f"{sys.executable} {script} {disk} {tmp_path / 'runs'}"
+    command = f"mount -t tmpfs -o size=8m tmpfs {disk} && exec {words}"
+    child = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    if child.returncode and "mount" in child.stderr:
+        pytest.skip("mounting isn't allowed here")
+    assert "longest wait below 1 s: True" in child.stdout, child.stderr
+    assert "full" in child.stdout.partition("told: ")[2].splitlines()[0]
+    assert "left: 0" in child.stdout and "whole: True" in child.stdout
 
 
 def test_a_sync_to_a_server_that_is_down_is_one_line_with_exit_code_2(runs: Path) -> None:

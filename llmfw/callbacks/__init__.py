@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from llmfw.callbacks.max_time import MaxTime
     from llmfw.callbacks.preference import answer_length, pair_metrics
     from llmfw.callbacks.progress import Progress
+    from llmfw.callbacks.requeue import requeue
     from llmfw.callbacks.samples import Samples
     from llmfw.callbacks.signals import Signals, SignalWatch
+    from llmfw.callbacks.spikes import Spikes
     from llmfw.callbacks.throughput import Throughput
     from llmfw.callbacks.validation import Validation
 
@@ -34,11 +36,13 @@ _HOME = {
         "pair_metrics",
     ),
     "progress": ("Progress",),
+    "requeue": ("requeue",),
     "samples": ("Samples",),
     "signals": (
         "SignalWatch",
         "Signals",
     ),
+    "spikes": ("Spikes",),
     "throughput": ("Throughput",),
     "validation": ("Validation",),
 }
@@ -50,11 +54,13 @@ __all__ = [
     "Samples",
     "SignalWatch",
     "Signals",
+    "Spikes",
     "Throughput",
     "Validation",
     "answer_length",
     "mean_interval",
     "pair_metrics",
+    "requeue",
     "share_interval",
 ]
 

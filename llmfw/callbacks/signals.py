@@ -32,7 +32,9 @@ class SignalWatch:
     the loop stops at the step's end. In any thread but the main one nothing is installed, as Python can't.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, usr1_stops: bool = False) -> None:
+        self.usr1_stops = usr1_stops
+        """Whether SIGUSR1 means that the time is nearly up, as SLURM can be told to say: it stops then."""
         self.stop: int | None = None
         """The first stop signal, if one came."""
         self.saves_asked = 0
@@ -54,7 +56,7 @@ class SignalWatch:
         """Put the handlers in place, also where Lightning has put its own in front."""
         if threading.current_thread() is not threading.main_thread():
             return
-        handlers: dict[int, Any] = {**dict.fromkeys(_STOP, self._on_stop), signal.SIGUSR1: self._on_save}
+        handlers: dict[int, Any] = {**dict.fromkeys(_STOP, self._on_stop), signal.SIGUSR1: self._on_usr1}
         handlers[signal.SIGHUP] = signal.SIG_IGN
         for number, handler in handlers.items():
             before = signal.signal(number, handler)
@@ -89,8 +91,11 @@ class SignalWatch:
             self._between_steps = False
             raise StopWork
 
-    def _on_save(self, number: int, frame: FrameType | None) -> None:
-        self.saves_asked += 1
+    def _on_usr1(self, number: int, frame: FrameType | None) -> None:
+        if self.usr1_stops:
+            self._on_stop(signal.SIGTERM, frame)
+        else:
+            self.saves_asked += 1
 
 
 class Signals(Callback):

@@ -25,6 +25,7 @@ NAMES = (
     "ckpt.before_prune",
     "train.first_batch_after_resume",
     "train.mid_accum",
+    "train.last_batch_of_epoch",
     "val.mid",
     "log.before_flush",
     "mlflow.mid_sync",

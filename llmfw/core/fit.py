@@ -4,19 +4,22 @@ truthful end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llmfw.callbacks import SignalWatch
+from llmfw.callbacks import SignalWatch, requeue
 from llmfw.core.assemble import Assembled
 from llmfw.core.auxiliary import open_auxiliary
-from llmfw.core.checkpoint import newest_verified, read_manifest
+from llmfw.core.checkpoint import read_manifest
 from llmfw.core.costs import PREFIXES, Cost, peak_memory, read_cost
 from llmfw.core.data import Prepared, RowsData, prepare
 from llmfw.core.determinism import pinned
-from llmfw.core.errors import ConflictError, DataError
+from llmfw.core.errors import ConflictError, DataError, Interrupted, UsageError
 from llmfw.core.evaluation.own import check_evaluations
 from llmfw.core.guard import blaming
 from llmfw.core.measure import (
@@ -31,8 +34,9 @@ from llmfw.core.policies import open_policy_of
 from llmfw.core.recipes import train_recipes
 from llmfw.core.records import Estimate, Policy, RolloutSampler
 from llmfw.core.rounds import RoundState, run_rounds
-from llmfw.core.say import say
-from llmfw.core.session import Resume, Session, checkpoint_dir, open_session
+from llmfw.core.say import is_main_process, say
+from llmfw.core.schema import TrainerConfig
+from llmfw.core.session import Resume, Session, open_session, places_of
 from llmfw.core.tracking import JournalView, read_journal, read_record
 from llmfw.core.training.accounts import settle_costs
 from llmfw.core.training.final import save_final
@@ -88,9 +92,13 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
             mend="set trainer.devices=1",
             key="trainer.devices",
         )
+    check_requeue(root.trainer, resume)
+    if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
+        say("warning[PICKLES] TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set: no effect: no pickle is read")
     with (
+        requeued(root.trainer),
         one_voice(),
-        SignalWatch() as watch,
+        SignalWatch(usr1_stops=root.trainer.requeue) as watch,
         pinned(root.trainer),
         open_session(assembled, resume, parent=parent) as session,
         blaming(),
@@ -116,6 +124,32 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
             result = _rounds(assembled, session, prepared, sampler, watch)
         result = replace(result, cost=settle_costs(assembled, session, peak))
     return replace(result, mlflow=session.mlflow, unsent=session.unsent)
+
+
+def check_requeue(trainer: TrainerConfig, resume: Resume) -> None:
+    """Refuse a job that would begin anew each time it's put back into the queue.
+
+    Raises:
+        UsageError: REQUEUE-RESUME.
+    """
+    if trainer.requeue and resume == "never":
+        raise UsageError(
+            "REQUEUE-RESUME",
+            "a job that is put back runs the same command again, and this one would begin anew",
+            mend="add --resume",
+            key="trainer.requeue",
+        )
+
+
+@contextmanager
+def requeued(trainer: TrainerConfig) -> Iterator[None]:
+    """Put the job back into the queue where a signal ends the block."""
+    try:
+        yield
+    except Interrupted as error:
+        if trainer.requeue and error.exit_code == 128 + signal.SIGTERM and is_main_process():
+            requeue()
+        raise
 
 
 def _train(
@@ -290,7 +324,7 @@ def _named(view: JournalView, prefix: str) -> dict[str, float]:
 def _rewind(session: Session, job: Job) -> None:
     """Forget what was written down after the checkpoint from which training goes on."""
     root = job.assembled.run.config
-    newest = newest_verified(checkpoint_dir(root.checkpoint.dir, session.dir))
+    newest = places_of(root.checkpoint.dir, session.dir).newest()
     assert session.journal is not None
     session.journal.rewind(read_manifest(newest).step if newest else 0)
 
@@ -332,6 +366,7 @@ def _rounds(
     states = run_rounds(
         timed_sampler(assembled, sampler),
         session.dir,
+        seed=assembled.run.seed,
         rows=prepared.rows["train"],
         services=assembled.run.service,
         policy=policy,

@@ -7,6 +7,7 @@ that was never killed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -21,11 +22,12 @@ from torch import Tensor, nn
 
 from llmfw.core.batch import Batch, LossOutput
 from llmfw.core.checkpoint.io import FILES, FOLDER, Files
-from llmfw.core.determinism import seed_all
-from llmfw.core.errors import CheckpointError, DataError
+from llmfw.core.determinism import generators_digest, seed_all
+from llmfw.core.errors import CheckpointError, DataError, NumericsError
 from llmfw.core.failpoints import failpoint
 from llmfw.core.models.shards import gathered, is_sharded, piece, shard
 from llmfw.core.records import NamedMetric, Policy
+from llmfw.core.say import say
 from llmfw.core.training.dtypes import default_dtype
 from llmfw.core.training.finite import StepFacts, refuse_nonfinite
 from llmfw.core.training.job import StepBatch, Steps, Training
@@ -82,6 +84,8 @@ class TrainModule(LightningModule):
         self.tokens_seen = 0
         self.train_seconds = 0.0
         """Of the steps behind ``tokens_seen``, as Throughput's clock had them."""
+        self.left_out = 0
+        """Steps that changed nothing, because their loss or gradient wasn't finite."""
         self.stopped_by: str | None = None
         """Why training ended before ``max_steps``: early_stopping, max_time, SIGTERM or SIGINT."""
         self.latest_validation: tuple[int, Mapping[str, float]] | None = None
@@ -231,6 +235,8 @@ class TrainModule(LightningModule):
                     self._accumulate(step, micro_batch, units, len(micro_batches))
                 if not last:
                     failpoint("train.mid_accum")
+            if job.steps_per_epoch and (done + 1) % job.steps_per_epoch == 0:
+                failpoint("train.last_batch_of_epoch")
             with torch.autocast(self.device.type, enabled=False):
                 optimizer.step()  # calls on_before_optimizer_step once gradients are unscaled
             self.updating = False
@@ -289,22 +295,37 @@ class TrainModule(LightningModule):
         step.facts = step.facts.of(
             norm=rows[rank][0], totals=rows[rank][2:middle], all_totals=[row[2:middle] for row in rows]
         )
-        refuse_nonfinite(
-            step.facts,
-            run_dir=job.run_dir,
-            rank=rank,
-            scaler=self._scaler,
-            newest=job.newest,
-            parameters=lambda: [
-                name for name, grad in grads.items() if not bool(piece(grad).isfinite().all())
-            ],
-        )
-        if job.optimizer.clip > 0:
+        try:
+            refuse_nonfinite(
+                step.facts,
+                run_dir=job.run_dir,
+                rank=rank,
+                scaler=self._scaler,
+                newest=job.newest,
+                parameters=lambda: [
+                    name for name, grad in grads.items() if not bool(piece(grad).isfinite().all())
+                ],
+            )
+        except NumericsError as error:
+            self._leave_out(error, parameters.values())
+        if job.optimizer.clip > 0 and math.isfinite(step.facts.norm):
             clip_gradients(parameters.values(), job.optimizer.clip, norm)
         self.polls.settle([row[end:] for row in rows])
         sums = [sum(column) for column in zip(*(row[middle:end] for row in rows), strict=True)]
         step.report = self._report(step.facts, names, sums, tokens=int(sum(row[1] for row in rows)))
         self.updating = True
+
+    def _leave_out(self, error: NumericsError, parameters: Iterable[nn.Parameter]) -> None:
+        """Let the update change nothing, moments included, where the run may still leave steps out; every
+        rank decides the same.
+        """
+        if self.left_out >= self.job.skip_nonfinite:
+            raise error
+        self.left_out += 1
+        of = f"{self.left_out} of at most {self.job.skip_nonfinite}"
+        say(f"warning[STEP-LEFT-OUT] {error.what}; the step is left out ({of})")
+        for parameter in parameters:
+            parameter.grad = None  # what has no gradient isn't updated
 
     def _report(
         self, facts: StepFacts, names: Sequence[str], sums: Sequence[float], tokens: int
@@ -372,7 +393,12 @@ class TrainModule(LightningModule):
         checkpoint["state_dict"] = {name: state[name] for name in self.kept_names()}
         if self.local_names:
             checkpoint["ranks"] = local_state(checkpoint, self.local_names)
-        checkpoint["llmfw"] = {"tokens_seen": self.tokens_seen, "train_seconds": self.train_seconds}
+        checkpoint["llmfw"] = {
+            "tokens_seen": self.tokens_seen,
+            "train_seconds": self.train_seconds,
+            "left_out": self.left_out,
+            "generators": generators_digest(),  # never read: they are set anew at every step; to compare
+        }
         if job.stream is not None:
             checkpoint["llmfw"]["stream"] = job.stream.position(int(checkpoint["global_step"]))
         held = self.whole_weights()
@@ -395,6 +421,7 @@ class TrainModule(LightningModule):
             self.job.load(self.built, Path(checkpoint[FOLDER]))
         self.tokens_seen = int(checkpoint["llmfw"]["tokens_seen"])
         self.train_seconds = float(checkpoint["llmfw"].get("train_seconds", 0.0))
+        self.left_out = int(checkpoint["llmfw"].get("left_out", 0))
         position = checkpoint["llmfw"].get("stream")
         if self.job.stream is not None and position is not None:
             self.job.stream.restore(int(checkpoint["global_step"]), position)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from llmfw.core.determinism import seed_all
 from llmfw.core.errors import DataError, PluginError
 from llmfw.core.guard import place_of_function
 from llmfw.core.records import RolloutSampler, Round, Row
@@ -78,6 +79,7 @@ def run_rounds(
     sampler: RolloutSampler,
     folder: Path,
     *,
+    seed: int,
     rows: Sequence[Row],
     services: Callable[..., Any],
     policy: Callable[[Path | None], Any],
@@ -91,6 +93,7 @@ def run_rounds(
     checkpoints).
 
     Args:
+        seed: of the run; each round's sampling has generators of its own, whatever came before it.
         rows: the data module's rows, the sampler's source.
         policy: weights folder (None: base) -> the policy to sample from.
         train: trains a round from the given weights (None: base) into ``state.final``.
@@ -103,7 +106,9 @@ def run_rounds(
         last = finished[-1].final if finished else None
         state = _remembered(folder, index)
         if state is None:
-            given = sampler.next(index, rows, policy(last), services, ledger)
+            source = policy(last)
+            seed_all(seed, "round", index)
+            given = sampler.next(index, rows, source, services, ledger)
             if given is None:
                 return finished
             state = _remember(folder, index, given, sampler)

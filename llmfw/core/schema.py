@@ -276,6 +276,19 @@ class TrainerConfig(Settings):
     sample_every: int = _key("optimizer steps between printed samples; 0: none", 0)
     sample_prompts: int = _key("held-out prompts answered each time", 2)
     max_time: float | None = _key("minutes after which training stops at a step's end; null: never", None)
+    requeue: bool = _key(
+        "under SLURM: on SIGTERM and SIGUSR1 (sbatch --signal=USR1@120) save, stop, and put the job back "
+        "into the queue; its command needs --resume",
+        False,
+    )
+    spike_factor: float | None = _key(
+        "warn of a loss that lies this many mean deviations above the last 32 steps' median; null: never",
+        20.0,
+    )
+    skip_nonfinite: int = _key(
+        "steps that may be left out because loss or gradient isn't finite; 0: the first ends the run",
+        0,
+    )
     progress: bool = _key("show a progress bar", True)
     reference: str = _key(
         "where a loss's reference comes from: the model with its adapter off, a frozen copy, or "
@@ -292,6 +305,11 @@ class CheckpointConfig(Settings):
 
     every: int = _key("optimizer steps between checkpoints; 0: at the end only", 50)
     keep: int = _key("newest checkpoints that stay; at least 2", 2)
+    background: bool = _key(
+        "flush checkpoints to the disk beside the training, from a staged copy; a kill meanwhile costs the "
+        "steps since the one before",
+        False,
+    )
     dir: str | None = _key("folder; null: checkpoints/ in the run's folder", None)
 
 

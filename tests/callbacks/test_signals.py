@@ -15,7 +15,7 @@ import pytest
 
 from llmfw.callbacks import Signals, SignalWatch, Validation
 from llmfw.callbacks.signals import StopWork
-from llmfw.core.checkpoint import CheckpointCallback, newest_verified, read_manifest
+from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified, read_manifest
 from llmfw.core.errors import Interrupted
 from tests.toys.training import Recorder, fit
 
@@ -74,6 +74,31 @@ def test_a_second_signal_leaves_at_once_and_keeps_the_durable_checkpoint(tmp_pat
         )
     assert caught.value.exit_code == 143 and len(recorder.reports) == 2
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000002"]
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["at once", "in the background"])
+def test_a_stop_signal_while_a_checkpoint_is_written_lets_it_become_whole_and_stops_at_the_next_step(
+    tmp_path: Path, background: bool
+) -> None:
+    class KicksInTheMiddle(SafeCheckpointIO):
+        def begin(self, checkpoint: Any, path: Any) -> Any:
+            self.kick(checkpoint)
+            return super().begin(checkpoint, path)
+
+        def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+            self.kick(checkpoint)
+            super().save_checkpoint(checkpoint, path, storage_options)
+
+        def kick(self, checkpoint: Any) -> None:
+            if checkpoint["global_step"] == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    saves = CheckpointCallback(tmp_path, every=2, background=background)
+    with pytest.raises(Interrupted, match="step-00000003") as caught:
+        fit(tmp_path, Signals(), saves, plugins=[KicksInTheMiddle()])
+    assert caught.value.exit_code == 143
+    assert [read_manifest(tmp_path / f"step-0000000{step}").step for step in (2, 3)] == [2, 3]
+    assert newest_verified(tmp_path) == tmp_path / "step-00000003"
 
 
 def test_usr1_saves_and_goes_on_and_each_one_counts(tmp_path: Path) -> None:

@@ -205,6 +205,45 @@ def test_a_nan_stops_before_the_update_and_names_step_samples_and_last_checkpoin
             assert torch.equal(value, seen[-2][name]), "the weights before the bad step are untouched"
 
 
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_may_be_left_out_changes_nothing_and_a_second_one_ends_the_run(
+    tmp_path: Path, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Step 4 is left out: weights and moments after it are those after step 3, and later steps go on."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class State(L.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            moments = trainer.optimizers[0].state_dict()["state"]
+            flat = {
+                f"{place} {name}": value.clone()
+                for place, one in moments.items()
+                for name, value in one.items()
+            }
+            seen.append({**weights(pl_module), **flat})
+
+    module, recorder = fit(tmp_path, State(), loss=poisoned(where, 3), accumulate=2, skip_nonfinite=1)
+    assert len(recorder.reports) == 6 and module.left_out == 1
+    assert "STEP-LEFT-OUT" in capsys.readouterr().err
+    for name, value in seen[3].items():
+        if "calls" not in name:
+            assert torch.equal(value, seen[2][name]), name
+    assert not torch.equal(seen[4]["model.head.weight"], seen[3]["model.head.weight"])
+    assert (tmp_path / "nonfinite-step-4.json").exists(), "its samples are written down all the same"
+    with pytest.raises(NumericsError, match="step 4"):
+        fit(tmp_path / "none", loss=poisoned(where, 3), accumulate=2, skip_nonfinite=0)
+
+
+def test_a_resumed_run_has_no_more_steps_to_leave_out_than_one_that_was_not_stopped(tmp_path: Path) -> None:
+    saves = CheckpointCallback(tmp_path / "saved", every=2)
+    fit(tmp_path, saves, loss=poisoned("loss", 1), accumulate=2, skip_nonfinite=1, max_steps=2)
+    with pytest.raises(NumericsError, match="step 4"):
+        fit(
+            tmp_path / "again", loss=poisoned("loss", 3), accumulate=2, skip_nonfinite=1,
+            resume=tmp_path / "saved" / "step-00000002",
+        )  # fmt: skip
+
+
 def test_a_step_without_a_trained_token_is_refused(tmp_path: Path) -> None:
     batch = batch_of(0, 0)
     none = torch.zeros(0, dtype=torch.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -42,10 +44,34 @@ class Scripted:
     def go(self, folder: Path) -> list[RoundState]:
         return run_rounds(
             RolloutSampler(name="scripted", next=self.next), folder,
-            rows=[{"prompt": "p"}], services=lambda protocol: None,
+            seed=7, rows=[{"prompt": "p"}], services=lambda protocol: None,
             policy=lambda weights: weights.parent.name if weights else "base",
             train=self.train, keep=lambda name, final: self.kept.append(name),
         )  # fmt: skip
+
+
+def test_a_rounds_random_numbers_are_its_own_whatever_came_before_it(tmp_path: Path):
+    """A sampler may draw from the global generators: a round that is sampled again is the same."""
+
+    def drawn(folder: Path, kill_at: str = "") -> list[float]:
+        script, numbers = Scripted(kill_at), []
+        inner = script.next
+
+        def next_round(index, *more):
+            numbers.append(random.random())
+            return inner(index, *more)
+
+        script.next = next_round
+        random.random()
+        folder.mkdir(exist_ok=True)
+        with nullcontext() if not kill_at else pytest.raises(Killed):
+            script.go(folder)
+        return numbers
+
+    whole = drawn(tmp_path / "whole")
+    assert len(set(whole[:2])) == 2, "rounds differ"
+    drawn(tmp_path / "killed", kill_at="sample1")
+    assert drawn(tmp_path / "killed")[0] == whole[1]
 
 
 def test_each_round_samples_from_the_last_result_and_trains_from_where_it_says(tmp_path: Path):
@@ -85,10 +111,14 @@ def test_a_finished_run_of_rounds_does_nothing_when_it_is_started_again(tmp_path
 def test_a_round_without_records_is_an_error_that_names_the_sampler(tmp_path: Path):
     sampler = RolloutSampler(name="hollow", next=lambda *given: Round(records=[]))
     with pytest.raises(DataError, match="'hollow' has no records"):
-        run_rounds(sampler, tmp_path, rows=[], services=None, policy=lambda w: None, train=None, keep=None)
+        run_rounds(
+            sampler, tmp_path, seed=0, rows=[], services=None, policy=lambda w: None, train=None, keep=None
+        )
 
 
 def test_a_sampler_that_returns_something_else_is_named(tmp_path: Path):
     sampler = RolloutSampler(name="odd", next=lambda *given: [{"prompt": "p"}])
     with pytest.raises(PluginError, match="'odd' returned list"):
-        run_rounds(sampler, tmp_path, rows=[], services=None, policy=lambda w: None, train=None, keep=None)
+        run_rounds(
+            sampler, tmp_path, seed=0, rows=[], services=None, policy=lambda w: None, train=None, keep=None
+        )

@@ -53,6 +53,8 @@ class Training:
     """Further metrics of the training stage; each covers one optimizer step."""
     rank_local: Callable[[Any], Sequence[str]] | None = None
     """(built) -> names in TrainModule's ``state_dict`` of parameters that differ between processes."""
+    skip_nonfinite: int = 0
+    """Steps that may be left out because their loss or gradient isn't finite."""
     log_every: int = 1
     """Optimizer steps between logged values; the first and the last step are always logged."""
     steps_per_epoch: float | None = None

@@ -13,7 +13,7 @@ from llmfw.core import discovery
 from llmfw.core.config import Resolved, load_config
 from llmfw.core.defaults import Defaults
 from llmfw.core.discovery import Card
-from llmfw.core.errors import ConflictError, UsageError
+from llmfw.core.errors import CheckpointError, ConflictError, UsageError
 from llmfw.core.guard import owner_named, watch
 from llmfw.core.manager import DEFAULTS, PluginManager
 from llmfw.core.plan import Plan, make_plan
@@ -92,6 +92,7 @@ def settle(*, plugins: Sequence[str] = (), measuring: bool = False, **layers: An
     saved = resolve_model(named) if named else None
     added: list[str] = []
     if saved is not None and saved.settings is not None and layers.get("base") is None:
+        _refuse_missing(named, saved)
         base = dict(saved.settings)
         if measuring and (found := settings_of_run(saved.folder)):
             run, base, untrusted = found
@@ -134,6 +135,27 @@ def settle(*, plugins: Sequence[str] = (), measuring: bool = False, **layers: An
             return Settled(resolved=resolved, notes=tuple(notes), source=source)
         added += [name for name, _ in filled]
         notes += [note for _, note in filled]
+
+
+def _refuse_missing(named: str | None, saved: Any) -> None:
+    """Stop where a plugin without which a saved model's weights can't be used isn't installed.
+
+    Raises:
+        CheckpointError: MODEL-PLUGIN, with the command that installs it.
+    """
+    origins = (saved.manifest or {}).get("distributions", {})
+    for name in saved.plugins:
+        if name in discovery.cards() or name in discovery.broken_cards():
+            continue
+        distribution, _, number = str(origins.get(name, "")).partition(" ")
+        known = f" ({distribution} {number})" if distribution else ""
+        mend = f"pip install {distribution}=={number}" if distribution else "install the package that has it"
+        raise CheckpointError(
+            "MODEL-PLUGIN",
+            f"model {named} was made with plugin {name!r}{known}, which isn't installed",
+            mend=mend,
+            key="model.name",
+        )
 
 
 def _named_model(overrides: Sequence[str], files: Sequence[Path]) -> str | None:

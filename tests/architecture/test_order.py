@@ -56,7 +56,6 @@ transform order
 calibrate
 {EVALUATE}loss
 metric of train
-transform order
 loss
 metric of validation
 callback step end

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from llmfw.core.models import resolve_model
 from llmfw.core.models.source import as_model
 from llmfw.core.saved import settings_of_run
+from llmfw.testing.distributions import look_again
+from llmfw.testing.runner import Runner
 
 
 def _run(folder: Path, settings: dict) -> Path:
@@ -66,3 +71,19 @@ def test_a_run_cannot_say_whom_to_trust(tmp_path: Path):
 def test_a_manifest_cannot_give_trust():
     assert as_model({"name": "owner/name", "trust_remote_code": True}).trust_remote_code is False
     assert resolve_model("tiny-llama").model.trust_remote_code is False
+
+
+GATES = Path(__file__).parents[2] / "docs" / "examples" / "surgeries.py"
+
+
+def test_weights_whose_plugin_is_not_installed_name_the_command_that_installs_it(
+    runner: Runner, rows_file: Any, installed_plugin: Callable[..., Path], tmp_path: Path
+) -> None:
+    installed_plugin("gates", GATES.read_text().replace("class Example", "class Toy"))
+    run = runner("fit", "--plugin", "gates", f"data={rows_file()}", "trainer.max_steps=1").assert_ok().run
+    assert run is not None
+    shutil.rmtree(tmp_path / "site-packages")
+    look_again()
+    failed = runner("generate", "1 + 1", f"model={run}").assert_failed(code="MODEL-PLUGIN")
+    assert failed.exit_code == 5 and failed.error is not None
+    assert "plugin 'gates'" in failed.error and "; pip install " in failed.error

@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -19,11 +18,12 @@ from llmfw.callbacks import (
     Samples,
     Signals,
     SignalWatch,
+    Spikes,
     Throughput,
     Validation,
 )
 from llmfw.core.assemble import Assembled
-from llmfw.core.checkpoint import CheckpointCallback, SafeCheckpointIO, newest_verified
+from llmfw.core.checkpoint import CheckpointCallback, Places, SafeCheckpointIO
 from llmfw.core.data import StepLoader, StreamLoader, source_of, validation_batches
 from llmfw.core.data.loader import gpu_waits
 from llmfw.core.errors import ConflictError, UsageError
@@ -42,7 +42,7 @@ from llmfw.core.module import TrainModule
 from llmfw.core.policies import policy_over, surgeries_of
 from llmfw.core.records import Loss, Policy, Row
 from llmfw.core.say import say
-from llmfw.core.session import Session, checkpoint_dir
+from llmfw.core.session import Session, places_of
 from llmfw.core.tracking import Journal, JournalLogger
 from llmfw.core.training.job import Training
 from llmfw.core.training.launch import environment
@@ -86,18 +86,18 @@ def train(job: Job) -> TrainModule:
     """Train to the last step, from the newest checkpoint that verifies where a run is resumed."""
     root = job.assembled.run.config
     steps = total_steps(job)
-    folder = checkpoint_dir(root.checkpoint.dir, job.session.dir)
-    resume = newest_verified(folder) if job.session.resumed else None
+    places = places_of(root.checkpoint.dir, job.session.dir)
+    resume = places.newest() if job.session.resumed else None
     if job.session.resumed:
         place = f"from step {int(resume.name.rsplit('-', 1)[1])} ({resume})" if resume else "from the start"
         say(f"resuming {job.session.dir} {place}")
-    training = training_of(job, steps, folder)
+    training = training_of(job, steps, places)
     module = TrainModule(training)
     if steps == 0:
         module.configure_model()
         job.at_start(module)
         return module
-    trainer = job.references.trainer = trainer_of(job, steps, folder)
+    trainer = job.references.trainer = trainer_of(job, steps, places)
     try:
         with job.assembled.run._spent.once(callbacks_of(job.assembled.plan)):
             path = str(resume) if resume else None
@@ -147,9 +147,11 @@ def first_batches(job: Job, steps: int) -> Iterator[Batch]:
 
 
 def manifest_of(assembled: Assembled, built: Any) -> dict[str, Any]:
-    """What a folder of weights says of itself: model, adapter, plugins, surgeries, fingerprint."""
+    """What a folder of weights says of itself: model, adapter, plugins and where they come from, surgeries,
+    fingerprint.
+    """
     about = weights_manifest(built, assembled.run.config, assembled.resolved.plugin_settings)
-    return {**about, "fingerprint": assembled.plan.fingerprint}
+    return {**about, "fingerprint": assembled.plan.fingerprint, "distributions": dict(assembled.plan.plugins)}
 
 
 def loader_of(
@@ -191,7 +193,9 @@ class _AtStart(Callback):
 
 
 class _Consumed(Callback):
-    """Writes down which samples each optimizer step consumed, over all processes."""
+    """Writes down which samples each optimizer step consumed: of several processes, those dealt out to all,
+    once it's sure that this one had its share of them.
+    """
 
     def __init__(self, journal: Journal, sample_ids: Callable[[int], Sequence[str]]) -> None:
         self._journal, self._sample_ids = journal, sample_ids
@@ -200,12 +204,17 @@ class _Consumed(Callback):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """One event per step; a rewind takes it back with the step's values."""
-        step = trainer.global_step
-        self._journal.event("consumed", step=step, sample_ids=list(self._sample_ids(step - 1)))
+        step, had = trainer.global_step, list(outputs["sample_ids"])
+        if trainer.world_size > 1:
+            dealt = list(self._sample_ids(step - 1))
+            if not set(had) <= set(dealt):
+                raise RuntimeError(f"step {step} had {had}, which weren't among those dealt out: {dealt}")
+            had = dealt
+        self._journal.event("consumed", step=step, sample_ids=had)
 
 
-def training_of(job: Job, steps: int, folder: Path) -> Training:
-    """What the run's module needs to know; checkpoints go to ``folder``.
+def training_of(job: Job, steps: int, places: Places) -> Training:
+    """What the run's module needs to know; checkpoints lie in ``places``.
 
     Raises:
         ConflictError: LOSS-DATA, the data isn't of the loss's form.
@@ -240,9 +249,10 @@ def training_of(job: Job, steps: int, folder: Path) -> Training:
         settle=None if job.bare is not None else lambda policy: _settle(job, policy),
         reference=(lambda built: reference_of(job, built, steps)) if loss.needs_reference else None,
         metrics=assembled.plan.many("llmfw_metrics/train"),
+        skip_nonfinite=root.trainer.skip_nonfinite,
         log_every=root.trainer.log_every,
         steps_per_epoch=None if job.bare is not None else loader_of(job, max_steps=steps).steps_per_epoch,
-        newest=lambda: newest_verified(folder),
+        newest=places.newest,
         rank_local=rank_local_names,
         save=save_weights,
         gather=lambda built, keep: whole_weights(built, keep=keep),
@@ -253,13 +263,15 @@ def training_of(job: Job, steps: int, folder: Path) -> Training:
     )
 
 
-def _callbacks(job: Job, steps: int, folder: Path) -> list[Callback]:
+def _callbacks(job: Job, steps: int, places: Places) -> list[Callback]:
     """Lightning's callbacks in the order in which they act at a step's end; the checkpoint comes last."""
     root, journal = job.assembled.run.config, job.session.journal
     trainer, stopping = root.trainer, root.trainer.early_stopping
     found: list[Callback] = [Throughput(trainer.log_every), _AtStart(job.at_start)]
     if journal is not None and job.bare is None:
         found.append(_Consumed(journal, loader_of(job, max_steps=steps).sample_ids))
+    if trainer.spike_factor is not None:
+        found.append(Spikes(job.session.dir, trainer.spike_factor))
     found.append(
         Validation(
             lambda module: {**validate_held_out(job, module), **job.at_validation(module)},
@@ -285,7 +297,9 @@ def _callbacks(job: Job, steps: int, folder: Path) -> list[Callback]:
     if trainer.max_time is not None:
         found.append(MaxTime(trainer.max_time))
     found.append(Signals(job.watch))
-    return [*found, CheckpointCallback(folder, every=root.checkpoint.every, keep=root.checkpoint.keep)]
+    kept = root.checkpoint
+    saves = CheckpointCallback(places, every=kept.every, keep=kept.keep, background=kept.background)
+    return [*found, saves]
 
 
 def validate_held_out(job: Job, module: TrainModule) -> dict[str, float]:
@@ -344,7 +358,7 @@ def sample_ids(job: Job, steps: int) -> set[str]:
     return {name for step in range(steps) for name in loader.sample_ids(step)}
 
 
-def trainer_of(job: Job, steps: int, folder: Path) -> Trainer:
+def trainer_of(job: Job, steps: int, places: Places) -> Trainer:
     """Lightning's trainer with the callbacks of a run of so many steps."""
     for name in ("lightning.pytorch", "lightning.fabric"):  # advertisements, lists of devices and processes
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -360,7 +374,7 @@ def trainer_of(job: Job, steps: int, folder: Path) -> Trainer:
         strategy=strategy_of(root.trainer),
         precision=root.trainer.precision,  # type: ignore[arg-type]  # one of the schema's choices
         logger=JournalLogger(session.journal, assembled.run.name),
-        callbacks=_callbacks(job, steps, folder),
+        callbacks=_callbacks(job, steps, places),
         plugins=[plugin for plugin in (SafeCheckpointIO(), environment()) if plugin is not None],
         default_root_dir=session.dir,
         use_distributed_sampler=False,

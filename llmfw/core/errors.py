@@ -88,6 +88,14 @@ class BusyError(LlmfwError):
     exit_code = 9
 
 
+class RunFailed(LlmfwError):
+    """A command that was launched to be looked at failed by itself; the exit code is the command's."""
+
+    def __init__(self, code: str, what: str, *, returncode: int, mend: str, file: str | Path) -> None:
+        super().__init__(code, what, mend=mend, file=file)
+        self.exit_code = returncode if returncode > 0 else 1  # type: ignore[misc]  # an instance's own code
+
+
 class Interrupted(LlmfwError):
     """A signal ended the run after its state was saved (exit code 130 for SIGINT, 143 for SIGTERM)."""
 

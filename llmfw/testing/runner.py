@@ -136,8 +136,12 @@ class Runner:
         from llmfw.cli import cli
         from llmfw.core.errors import LlmfwError
 
+        verb: click.Command | None = cli
         try:
-            verb = cli.get_command(click.Context(cli), words[0]) if words else None
+            for word in words[:2]:  # a verb, or a verb of a group of them
+                if not isinstance(verb, click.Group):
+                    break
+                verb = verb.get_command(click.Context(verb), word)
         except LlmfwError:
             verb = None
         if verb is None or not any(parameter.name == "overrides" for parameter in verb.params):

@@ -26,6 +26,8 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "data": "Inspect training data (rows, masks, lengths), or convert it.",
         "plugins": "List the installed plugins, show or check one, or begin your own.",
         "reproduce": "Run a plugin's claims again: baseline, method and controls over seeds, a verdict each.",
+        "check": "Test that a loss gives one gradient however its samples are dealt out.",
+        "verify": "Prove that a killed run ends as an untouched one, or that checkpoints are whole.",
         "ui": "Open MLflow's pages on this machine.",
     },
     "Set up": {

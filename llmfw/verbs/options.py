@@ -39,6 +39,22 @@ def files_of(given: tuple[Path, ...]) -> tuple[Path, ...]:
     return (Path(FOLDER_FILE),)
 
 
+def words_of(
+    *,
+    plugins: Any = (),
+    no_plugins: Any = (),
+    files: Any = (),
+    defaults_from: str | None = None,
+    overrides: Any = (),
+) -> list[str]:
+    """The options of ``run_options`` as words of a command line again."""
+    words = [word for name in plugins for word in ("--plugin", name)]
+    words += [word for name in no_plugins for word in ("--no-plugin", name)]
+    words += [word for file in files for word in ("--config", str(file))]
+    words += ["--defaults-from", defaults_from] if defaults_from else []
+    return [*words, *overrides]
+
+
 def complete_plugins(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
     """Names of installed plugins, with their summaries."""
     from click.shell_completion import CompletionItem

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmfw.callbacks import EarlyStopping, MaxTime, Progress, Samples, SignalWatch, Validation
+from llmfw.callbacks import EarlyStopping, MaxTime, Progress, Samples, Validation
 from llmfw.core.assemble import Assembled
-from llmfw.core.auxiliary import open_auxiliary
 from llmfw.core.checkpoint import CheckpointCallback
-from llmfw.core.determinism import pinned
-from llmfw.core.errors import ConflictError, Interrupted, UsageError
-from llmfw.core.guard import blaming
+from llmfw.core.determinism import thread_count
+from llmfw.core.errors import ConflictError, UsageError
 from llmfw.core.module import TrainModule
 from llmfw.core.profiling.regions import Watched
 from llmfw.core.profiling.report import Profile, profile_of
 from llmfw.core.profiling.steps import Switch, ways
-from llmfw.core.recipes import train_recipes
-from llmfw.core.session import Session
-from llmfw.core.tracking import Journal
-from llmfw.core.training.launch import check_launch
-from llmfw.core.training.prepared import prepare_data
-from llmfw.core.training.strategies import check_strategy
-from llmfw.core.training.train import (
-    Job,
-    first_batches,
-    loader_of,
-    reference_of,
-    total_steps,
-    trainer_of,
-    training_of,
-)
+from llmfw.core.training.train import Job, loader_of, reference_of, total_steps, trainer_of, training_of
+from llmfw.core.unkept import places_of_unkept, unkept
 
 LEFT_OUT = (Validation, Samples, EarlyStopping, MaxTime, CheckpointCallback, Progress)
 """Callbacks that act between some steps, not in one."""
@@ -51,51 +33,25 @@ def profile(assembled: Assembled, *, steps: int, warmup: int, out: Path) -> Prof
         ConflictError: PROFILE-DEVICES.
         LlmfwError: whatever stops a run.
     """
-    root = assembled.run.config
     _refuse(assembled)
-    check_launch(root.trainer)
-    check_strategy(assembled.plan, root)
-    with (
-        SignalWatch() as watch,
-        pinned(root.trainer) as threads,
-        tempfile.TemporaryDirectory(prefix="llmfw-profile-") as place,
-        Journal(Path(place) / "journal.jsonl") as journal,
-        blaming(),
-        _unkept(),
-    ):
-        session = Session(dir=Path(place), journal=journal)
-        assembled.run.dir = session.dir
-        train_recipes(assembled, session)
-        prepared = prepare_data(assembled, session)
-        assembled.run._provide(
-            rows=prepared.rows,
-            held_out=prepared.validation,
-            open_policy=lambda name: open_auxiliary(assembled, name),
-        )
-        job = Job(
-            assembled=assembled,
-            prepared=prepared,
-            session=session,
-            source=assembled.settled.source,
-            watch=watch,
-            at_start=lambda module: _calibrate(assembled, job, module),
-        )
+    with unkept(assembled) as job:
         out.mkdir(parents=True, exist_ok=True)
         plan = ways(steps, warmup)
         watched = Watched()
         module = _module(job, watched, len(plan))
-        trainer: Any = trainer_of(job, len(plan), session.dir / "checkpoints")
+        trainer: Any = trainer_of(job, len(plan), places_of_unkept(job))
         job.references.trainer = trainer
         trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, LEFT_OUT)]
         switch = Switch(module, watched, plan)
         with switch.over():
             trainer.fit(module, datamodule=job.bare)
+        threads = thread_count(assembled.run.config.trainer)
         return profile_of(assembled, switch.measured, module=module, threads=threads, out=out)
 
 
 def _module(job: Job, watched: Watched, count: int) -> TrainModule:
     """The module of the run itself; its loader also serves steps beyond the run's last."""
-    whole = training_of(job, total_steps(job), job.session.dir / "checkpoints")
+    whole = training_of(job, total_steps(job), places_of_unkept(job))
     loader, reference = whole.loader, whole.reference
     if loader is not None:
 
@@ -134,19 +90,3 @@ def _refuse(assembled: Assembled) -> None:
             mend="set trainer.max_steps above 0",
             key="trainer.max_steps",
         )
-
-
-def _calibrate(assembled: Assembled, job: Job, module: TrainModule) -> None:
-    loss = assembled.plan.one("llmfw_loss")
-    if loss.calibrate is not None:
-        loss.calibrate(module.policy, first_batches(job, steps=max(1, total_steps(job))))
-
-
-@contextmanager
-def _unkept() -> Iterator[None]:
-    try:
-        yield
-    except Interrupted as error:
-        raise Interrupted(
-            error.exit_code - 128, "stopped; nothing is kept of a profile", mend="run it again when you like"
-        ) from error

@@ -1,0 +1,85 @@
+"""A run's data, models and settings made ready for a few real steps, of which nothing is kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llmfw.callbacks import SignalWatch
+from llmfw.core.assemble import Assembled
+from llmfw.core.auxiliary import open_auxiliary
+from llmfw.core.checkpoint import Places
+from llmfw.core.determinism import pinned
+from llmfw.core.errors import Interrupted
+from llmfw.core.guard import blaming
+from llmfw.core.module import TrainModule
+from llmfw.core.recipes import train_recipes
+from llmfw.core.session import Session
+from llmfw.core.tracking import Journal
+from llmfw.core.training.launch import check_launch
+from llmfw.core.training.prepared import prepare_data
+from llmfw.core.training.strategies import check_strategy
+from llmfw.core.training.train import Job, first_batches, total_steps
+
+
+@contextmanager
+def unkept(assembled: Assembled) -> Iterator[Job]:
+    """The job of a run whose folder lasts as long as the block. Caches and recipes are kept where ``fit``
+    keeps them.
+
+    Raises:
+        LlmfwError: whatever stops a run before its first step.
+    """
+    root = assembled.run.config
+    check_launch(root.trainer)
+    check_strategy(assembled.plan, root)
+    with (
+        SignalWatch() as watch,
+        pinned(root.trainer),
+        tempfile.TemporaryDirectory(prefix="llmfw-unkept-") as place,
+        Journal(Path(place) / "journal.jsonl") as journal,
+        blaming(),
+        _told_so(),
+    ):
+        session = Session(dir=Path(place), journal=journal)
+        assembled.run.dir = session.dir
+        train_recipes(assembled, session)
+        prepared = prepare_data(assembled, session)
+        assembled.run._provide(
+            rows=prepared.rows,
+            held_out=prepared.validation,
+            open_policy=lambda name: open_auxiliary(assembled, name),
+        )
+        job = Job(
+            assembled=assembled,
+            prepared=prepared,
+            session=session,
+            source=assembled.settled.source,
+            watch=watch,
+            at_start=lambda module: calibrate(job, module),
+        )
+        yield job
+
+
+def places_of_unkept(job: Job) -> Places:
+    """Where its checkpoints would lie."""
+    return Places(job.session.dir / "checkpoints")
+
+
+def calibrate(job: Job, module: TrainModule) -> None:
+    """What the loss does once before step 1."""
+    loss = job.assembled.plan.one("llmfw_loss")
+    if loss.calibrate is not None:
+        loss.calibrate(module.policy, first_batches(job, steps=max(1, total_steps(job))))
+
+
+@contextmanager
+def _told_so() -> Iterator[None]:
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(
+            error.exit_code - 128, "stopped; nothing is kept", mend="run it again when you like"
+        ) from error

@@ -20,6 +20,7 @@ from typing import Any
 from docpages import evidence
 from docpages.benchmarks import benchmarks_page, beside_peers
 from docpages.conformance import conformance_page
+from docpages.resume import resume_tables
 from docpages.verbs import verbs_page
 
 import llmfw
@@ -384,6 +385,12 @@ def between(text: str, mark: str, written: str) -> str:
     return f"{head}{start}{written}\n{end}{rest.split(end)[1]}"
 
 
+def reliability() -> str:
+    """The page on reliability with its tables of what was killed."""
+    text = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    return between(text, "resume", resume_tables())
+
+
 TESTED_INTRO = """\
 # What was run
 
@@ -398,6 +405,7 @@ PAGES = {
     DOCS / "conformance.md": conformance_page,
     DOCS / "configuration.md": configuration_page,
     DOCS / "errors.md": errors_page,
+    DOCS / "reliability.md": reliability,
     DOCS / "tested.md": tested_page,
     DOCS / "verbs.md": verbs_page,
     ROOT / "README.md": readme,

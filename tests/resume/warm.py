@@ -11,7 +11,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
@@ -42,7 +41,6 @@ def _child(job: dict[str, Any]) -> None:
     os.environ.update(job["env"])
     code = 1
     try:
-        _watch_samples(Path(job["log"]).with_name("consumed.jsonl"))
         if job["mutant"]:
             MUTANTS[job["mutant"]]()
         from llmfw.cli import run
@@ -54,21 +52,6 @@ def _child(job: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _watch_samples(file: Path) -> None:
-    """Note which samples each optimizer step consumes."""
-    from llmfw.core.module import TrainModule
-
-    real = TrainModule.training_step
-
-    def step(self: Any, batch: Any, batch_idx: int) -> Any:
-        report = real(self, batch, batch_idx)
-        with file.open("a") as out:
-            out.write(json.dumps([report["step"], report["sample_ids"]]) + "\n")
-        return report
-
-    TrainModule.training_step = step
 
 
 def _no_seeding() -> None:

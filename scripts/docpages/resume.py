@@ -43,7 +43,7 @@ def _verified(name: str) -> Callable[[Mapping[str, Any]], Iterator[str]]:
 
 def _matrix(found: list[Mapping[str, Any]]) -> Iterator[str]:
     odd = [row for row in found if row["different"]]
-    kills, bits = sum(len(row["kills"]) for row in found), sum(row["bits"] for row in found)
+    kills, bits = sum(row["kills"] for row in found), sum(row["bits"] for row in found)
     yield (
         f"**Kill matrix** (`python -m tests.resume.matrix`): {_DIMENSIONS}: {len(found)} trials, "
         f"{kills} kills, {bits} differing bits, {len(odd)} trials that differ in anything."

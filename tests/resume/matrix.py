@@ -3,8 +3,9 @@
     python -m tests.resume.matrix --write     # into docs/tested/resume.json
     python -m tests.resume.matrix --cells 4   # the first four
 
-A cell's kills are drawn by its name, so they are the same each time; three of them, at failpoints and after
-random numbers of steps. CI runs two cells a commit (``test_matrix.py``), drawn by the commit's hash.
+A cell's kills are drawn by its name, so they are the same each time: three, at failpoints and after random
+numbers of steps. One at a failpoint that lies behind where a launch goes on doesn't come. CI runs two cells a
+commit (``test_matrix.py``), drawn by the commit's hash.
 """
 
 from __future__ import annotations
@@ -107,12 +108,13 @@ def trial(warm: Warm, cell: Cell, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     args = cell.args(folder / "data")
     whole = run(warm, folder / "whole", args, [])
-    killed = run(warm, folder / "killed", args, cell.kills())
-    found = compared(whole, killed)
+    killed = run(warm, folder / "killed", args, cell.kills(), all_come=False)
+    found = compared(whole.folder, killed.folder)
     return {
         **asdict(cell),
         "name": cell.name,
-        "kills": cell.kills(),
+        "schedule": cell.kills(),
+        "kills": killed.kills,
         "bits": sum(one.bits for one in found),
         "different": [f"{one.what}: {one.said}" for one in found if not one.equal],
         "seconds": round(time.monotonic() - began, 1),
@@ -148,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             done.result()
     rows.sort(key=lambda row: [cell.name for cell in CELLS].index(row["name"]))
     odd = [row for row in rows if row["different"]]
-    print(f"{len(rows)} trials, {sum(len(row['kills']) for row in rows)} kills, {len(odd)} that differ")
+    print(f"{len(rows)} trials, {sum(row['kills'] for row in rows)} kills, {len(odd)} that differ")
     if asked.write:
         write("matrix", rows)
     return 1 if odd else 0

@@ -31,8 +31,8 @@ def bites(warm: Warm, mutant: str, kills: Kills, folder: Path) -> list[str]:
     """What differs between the untouched run and the killed one."""
     files = write_data(folder / "data")
     args = [f"data={files['answers']}", *LORA, *COMMON, "trainer.accumulate=3"]
-    whole = run(warm, folder / "whole", args, [], mutant=mutant)
-    killed = run(warm, folder / "killed", args, kills, mutant=mutant)
+    whole = run(warm, folder / "whole", args, [], mutant=mutant).folder
+    killed = run(warm, folder / "killed", args, kills, mutant=mutant).folder
     return [one.what for one in compared(whole, killed) if not one.equal]
 
 

@@ -41,8 +41,8 @@ _whole: dict[tuple[str, ...], Path] = {}
 def check(warm: Warm, tmp_path: Path, args: Sequence[str], kills: Kills) -> None:
     key = tuple(args)
     if key not in _whole:
-        _whole[key] = run(warm, tmp_path / "whole", args, [])
-    killed = run(warm, tmp_path / "killed", args, kills)
+        _whole[key] = run(warm, tmp_path / "whole", args, []).folder
+    killed = run(warm, tmp_path / "killed", args, kills).folder
     for finding in compared(_whole[key], killed):
         assert finding.equal, f"{finding.what}: {finding.said}"
 

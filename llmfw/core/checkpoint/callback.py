@@ -109,7 +109,7 @@ class CheckpointCallback(Checkpoint):
         return path
 
     def _first_alone(self, trainer: Trainer, work: Callable[[], None]) -> None:
-        """Let rank 0 work; the others hear of its failure before it leaves.
+        """Let rank 0 work; the others hear of its failure before it leaves, so that all do the same about it.
 
         Raises:
             LlmfwError: on every rank.
@@ -121,11 +121,11 @@ class CheckpointCallback(Checkpoint):
             except LlmfwError as error:
                 failure = error
         if trainer.world_size > 1:
-            told: str | None = trainer.strategy.broadcast(str(failure) if failure else None)
+            told: str | None = trainer.strategy.broadcast(failure.code if failure else None)
+            resource = trainer.strategy.broadcast(isinstance(failure, ResourceError))
             if told and failure is None:
-                failure = ResourceError(
-                    "CHECKPOINT-WRITE", "rank 0 couldn't write the checkpoint", mend="see rank 0's message"
-                )
+                kind = ResourceError if resource else CheckpointError
+                failure = kind(told, "rank 0 couldn't write the checkpoint", mend="see rank 0's message")
         if failure is not None:
             raise failure
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +79,12 @@ def exactness_of(plan: Plan, root: Root, *, stateless: str | None = None) -> Exa
     return Exactness(grade="B" if reasons else "A", reasons=tuple(reasons))
 
 
+def recorded(grade: str, reasons: Sequence[str]) -> Exactness | None:
+    """The class that ``run.json`` names; None: it names none."""
+    found: Grade | None = "A" if grade == "A" else "B" if grade == "B" else "C" if grade == "C" else None
+    return Exactness(grade=found, reasons=tuple(reasons)) if found else None
+
+
 def conditions(root: Root, settings: Mapping[str, Any]) -> dict[str, str]:
     """What moves the rounding of sums and isn't in a run's fingerprint: how the work is dealt out, threads,
     processor, build of torch, switches in the environment.
@@ -100,22 +106,20 @@ def conditions(root: Root, settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def taken_up(
-    promised: Exactness, before: Mapping[str, str], now: Mapping[str, str], weakest: str = "A"
+    promised: Exactness, before: Mapping[str, str], now: Mapping[str, str], earlier: Exactness | None = None
 ) -> Exactness:
     """The class of a run that began under ``before`` and goes on under ``now``; never better than
-    ``weakest``, the one it had. A run that noted no conditions counts as begun under the present ones.
+    ``earlier``, the one it had, and with its reasons. A run that noted no conditions counts as begun under
+    the present ones.
     """
     changed = [
         f"{key} {before.get(key, 'unset')} -> {now.get(key, 'unset')}"
         for key in dict.fromkeys((*before, *now))
         if before and before.get(key) != now.get(key)
     ]
-    grade = max(promised.grade, weakest if weakest in PROMISES else "A", "B" if changed else "A")
-    earlier = (
-        ("it was taken up under other conditions before",) if grade > promised.grade and not changed else ()
-    )
-    found: Grade = "A" if grade == "A" else "B" if grade == "B" else "C"
-    return Exactness(grade=found, reasons=(*promised.reasons, *changed, *earlier))
+    had = earlier or promised
+    grade: Grade = max(promised.grade, had.grade, "B" if changed else "A")
+    return Exactness(grade=grade, reasons=tuple(dict.fromkeys((*promised.reasons, *had.reasons, *changed))))
 
 
 def _accelerated(root: Root) -> bool:

@@ -16,7 +16,7 @@ from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import Places, spare_for
 from llmfw.core.discovery import card
 from llmfw.core.errors import CheckpointError, DataError, Interrupted, LlmfwError
-from llmfw.core.exactness import conditions, exactness_of, taken_up
+from llmfw.core.exactness import conditions, exactness_of, recorded, taken_up
 from llmfw.core.guard import farewell
 from llmfw.core.say import LAUNCH, is_main_process, say
 from llmfw.core.schema import TrackingConfig
@@ -199,9 +199,8 @@ def _settle_class(assembled: Assembled, owned: RunFolder, before: RunRecord | No
     root = assembled.resolved.root
     now = conditions(root, assembled.plan.settings)
     promised = exactness_of(assembled.plan, root, stateless=_stateless(assembled))
-    found = taken_up(
-        promised, before.conditions if before else {}, now, before.resume_class if before else "A"
-    )
+    earlier = recorded(before.resume_class, before.resume_reasons) if before else None
+    found = taken_up(promised, before.conditions if before else {}, now, earlier)
     if tell:
         say(str(found))
     update_record(owned.dir, resume_class=found.grade, resume_reasons=found.reasons, conditions=now)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmfw.core.exactness import Exactness, conditions, exactness_of, taken_up
+from llmfw.core.exactness import Exactness, conditions, exactness_of, recorded, taken_up
 from llmfw.core.schema import Root
 
 PLAN: Any = None
@@ -61,13 +61,15 @@ def test_other_conditions_make_a_resumed_run_class_b_for_good() -> None:
     assert taken_up(promised, two, two).grade == "A"
     moved = taken_up(promised, two, one)
     assert moved == Exactness(grade="B", reasons=("threads 2 -> 1",))
-    again = taken_up(promised, one, one, moved.grade)
-    assert again.grade == "B" and again.reasons == ("it was taken up under other conditions before",)
+    assert taken_up(promised, one, one, moved) == moved, "what changed once isn't forgotten"
+    back = taken_up(promised, one, two, moved)
+    assert back == Exactness(grade="B", reasons=("threads 2 -> 1", "threads 1 -> 2"))
     assert taken_up(promised, two, {**two, "MKL_CBWR": "AVX2"}).reasons == ("MKL_CBWR unset -> AVX2",)
 
 
 def test_a_run_that_noted_no_conditions_counts_as_begun_under_the_present_ones() -> None:
-    assert taken_up(Exactness(grade="A"), {}, {"threads": "1"}, "").grade == "A"
+    assert recorded("", ()) is None and recorded("B", ["x"]) == Exactness(grade="B", reasons=("x",))
+    assert taken_up(Exactness(grade="A"), {}, {"threads": "1"}, recorded("", ())).grade == "A"
 
 
 def test_class_c_stays_class_c_under_other_conditions() -> None:

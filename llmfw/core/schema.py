@@ -304,6 +304,9 @@ class CheckpointConfig(Settings):
     """What is written while training."""
 
     every: int = _key("optimizer steps between checkpoints; 0: at the end only", 50)
+    minutes: float | None = _key(
+        "save at a step's end once the last checkpoint is so old, whatever every says; null: never", 30.0
+    )
     keep: int = _key("newest checkpoints that stay; at least 2", 2)
     background: bool = _key(
         "flush checkpoints to the disk beside the training, from a staged copy; a kill meanwhile costs the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,16 @@ from llmfw.core.errors import (
 from llmfw.core.failpoints import failpoint
 
 log = logging.getLogger("llmfw")
-_FAILED = "checkpoint failed"
+_FAILED, _OLD = "checkpoint failed", "checkpoint old"
 _HOPELESS = (NumericsError, CheckpointError, ResourceError, BusyError, Interrupted)
 """Failures after which the last periodic checkpoint is the right one, or writing another can't work."""
 
 
 class CheckpointCallback(Checkpoint):
-    """Saves every ``every`` optimizer steps (0: at the end only), at the end, when a signal or another
-    callback asks (``pl_module.agreed("save")``, ``trainer.should_stop``), and after an unexpected exception
-    outside an optimizer step.
+    """Saves every ``every`` optimizer steps (0: at the end only), at a step's end once the last checkpoint is
+    ``minutes`` old (None: never), at the end, when a signal or another callback asks
+    (``pl_module.agreed("save")``, ``trainer.should_stop``), and after an unexpected exception outside an
+    optimizer step.
 
     Lightning runs checkpoint callbacks last, so every other callback's state belongs to the step that has
     ended. Older checkpoints go only once the new one is durable; ``keep`` (at least 2) stay.
@@ -43,13 +45,24 @@ class CheckpointCallback(Checkpoint):
     from then on, loudly; where that can't either, the run ends.
     """
 
-    def __init__(self, places: Places | Path, *, every: int, keep: int = 2, background: bool = False) -> None:
+    def __init__(
+        self,
+        places: Places | Path,
+        *,
+        every: int,
+        keep: int = 2,
+        background: bool = False,
+        minutes: float | None = None,
+    ) -> None:
+        self.minutes = minutes
         self.places = places if isinstance(places, Places) else Places(Path(places))
         self.folder, self.every, self.keep = self.places.folder, every, max(2, keep)
         self.newest: Path | None = None
         """The last durable checkpoint that this process wrote or found."""
         self.background, self._background = background, Background()
         self._saved_step = -1
+        self._saved_at = 0.0
+        """By the monotonic clock."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Clear what a killed process left, and see what's there.
@@ -58,7 +71,8 @@ class CheckpointCallback(Checkpoint):
             UsageError: FOLDER-NOT-WRITABLE, before the first step.
         """
         polls: Any = getattr(pl_module, "polls", {})
-        polls[_FAILED] = self._background.failed  # asked in every step, answered alike on every rank
+        # asked in every step, answered alike on every rank
+        polls[_FAILED], polls[_OLD] = self._background.failed, self._old
         if not trainer.is_global_zero:
             return
         probe_writable(self.folder)
@@ -68,7 +82,10 @@ class CheckpointCallback(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed step is already on disk."""
-        self._saved_step = trainer.global_step
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def _old(self) -> bool:
+        return self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -81,7 +98,7 @@ class CheckpointCallback(Checkpoint):
         try:
             if agreed(_FAILED):
                 self._settle(trainer)
-            if (due or last or agreed("save")) and step != self._saved_step:
+            if (due or last or agreed("save") or agreed(_OLD)) and step != self._saved_step:
                 self.save(trainer)
             if last:
                 self._settle(trainer)
@@ -105,7 +122,7 @@ class CheckpointCallback(Checkpoint):
             weights_only=False
         )  # on every rank: states are gathered
         self._first_alone(trainer, lambda: self._write(trainer, checkpoint, path))
-        self._saved_step = step
+        self._saved_step, self._saved_at = step, time.monotonic()
         return path
 
     def _first_alone(self, trainer: Trainer, work: Callable[[], None]) -> None:

@@ -298,7 +298,9 @@ def _callbacks(job: Job, steps: int, places: Places) -> list[Callback]:
         found.append(MaxTime(trainer.max_time))
     found.append(Signals(job.watch))
     kept = root.checkpoint
-    saves = CheckpointCallback(places, every=kept.every, keep=kept.keep, background=kept.background)
+    saves = CheckpointCallback(
+        places, every=kept.every, keep=kept.keep, background=kept.background, minutes=kept.minutes
+    )
     return [*found, saves]
 
 

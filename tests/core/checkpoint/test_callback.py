@@ -256,6 +256,22 @@ def test_a_poll_that_asks_to_save_is_obeyed_at_the_steps_end(tmp_path: Path) -> 
     assert io.steps == [3, 6]
 
 
+def test_a_checkpoint_that_grows_old_is_followed_by_another_at_the_steps_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps take 4 minutes here: the first is 12 minutes old after step 3, which is past 10, and so on."""
+    now = [1000.0]
+    monkeypatch.setattr("llmfw.core.checkpoint.callback.time.monotonic", lambda: now[0])
+
+    class Slow(L.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            now[0] += 240.0
+
+    io = Saves()
+    fit(tmp_path, Slow(), CheckpointCallback(tmp_path, every=0, minutes=10.0), plugins=[io], max_steps=8)
+    assert io.steps == [3, 6, 8]
+
+
 def test_stopping_early_saves_the_step_it_stops_at(tmp_path: Path) -> None:
     class Stops(L.Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:

@@ -10,12 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,56 +20,16 @@ from typing import Any
 
 from llmfw.core.proof.tracked import one_mlflow_run
 from llmfw.core.tracking import read_journal, read_record
+from tests.core.tracking.support import free_port, serve, until
 from tests.resume.outcomes import OUT, write
 from tests.resume.trials import write_data
 
 STEPS = 600
 
 
-def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """A server that answers."""
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
-        *("--artifacts-destination", str(folder / "artifacts")),
-    ]
-    log = (folder / "server.log").open("ab")
-    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    _until(lambda: _answers(port), 120)
-    return process
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def _until(true: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(0.05)
-
-
 def outage(folder: Path) -> dict[str, Any]:
     """Train; freeze the server, thaw it, kill it, start another; tell what the store has in the end."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     files = write_data(folder / "data")
     server = serve(folder, port)
     run = folder / "run"
@@ -89,17 +46,17 @@ def outage(folder: Path) -> dict[str, Any]:
     log = (folder / "fit.log").open("ab")
     training = subprocess.Popen([sys.executable, "-m", "llmfw", "fit", *words], stdout=log, stderr=log)
     done = _steps(run)
-    _until(lambda: done() >= STEPS // 10, 300)
+    until(lambda: done() >= STEPS // 10, 300)
     frozen = done()
     os.killpg(server.pid, signal.SIGSTOP)
-    _until(lambda: done() >= 4 * STEPS // 10, 300)
+    until(lambda: done() >= 4 * STEPS // 10, 300)
     thawed = done()
     os.killpg(server.pid, signal.SIGCONT)
-    _until(lambda: done() >= 5 * STEPS // 10, 300)
+    until(lambda: done() >= 5 * STEPS // 10, 300)
     killed = done()
     os.killpg(server.pid, signal.SIGKILL)
     server.wait()
-    _until(lambda: done() >= 7 * STEPS // 10, 300)
+    until(lambda: done() >= 7 * STEPS // 10, 300)
     restarted = done()
     server = serve(folder, port)
     code = training.wait(600)

@@ -9,8 +9,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +34,7 @@ from llmfw.core.checkpoint.io import FILES, FOLDER, Files
 from llmfw.core.checkpoint.manifest import prune
 from llmfw.core.errors import CheckpointError, PluginError, ResourceError
 from llmfw.core.failpoints import Failpoint
+from tests.disks import needs_mounts, on_small_disk
 
 
 def dictionary(step: int = 3) -> dict[str, Any]:
@@ -421,19 +420,9 @@ except ResourceError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("unshare") is None or os.getuid() != 0, reason="mounts a disk: root, unshare"
-)
+@needs_mounts
 def test_a_disk_that_is_really_full_keeps_the_older_checkpoint(tmp_path: Path) -> None:
-    script, disk = tmp_path / "fill.py", tmp_path / "disk"
-    script.write_text(FILL)
-    disk.mkdir()
-    command = f"mount -t tmpfs -o size=4100k tmpfs {disk} && exec {sys.executable} {script} {disk}"
-    child = subprocess.run(
-        ["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False
-    )
-    if child.returncode and "mount" in child.stderr:
-        pytest.skip("mounting isn't allowed here")
+    child = on_small_disk(tmp_path, FILL, "4100k")
     assert child.stdout == "DISK-FULL 1 step-00000001\n", child.stderr
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from llmfw.core.tracking import (
     Journal,
@@ -56,8 +60,7 @@ def frozen_server() -> Iterator[str]:
 
 
 def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"http://127.0.0.1:{server.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def train(journal: Journal, steps: range) -> float:
@@ -77,12 +80,39 @@ def expected(steps: range) -> Stored:
     }
 
 
-def answers(port: int) -> bool:
-    import urllib.request
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
+
+def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """A real ``mlflow server`` over ``folder/mlflow.db`` that answers; in a process group of its own."""
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ),
+        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--artifacts-destination", str(folder / "mlartifacts")),
+    ]
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    until(lambda: _answers(port), seconds=120)
+    return process
+
+
+def _answers(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except OSError:
         return False
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,15 +23,17 @@ from llmfw.core.tracking import (
     unsent,
 )
 from tests.core.tracking.support import (
-    answers,
     closed_port,
     expected,
+    free_port,
     frozen_server,
     mlflow_runs,
+    serve,
     train,
     until,
     values,
 )
+from tests.disks import needs_mounts, on_small_disk
 
 
 @pytest.mark.parametrize("kind", ["closed", "frozen"])
@@ -162,21 +160,9 @@ print("whole:", values(store, mlflow_runs(store)[0].info.run_id) == expected(ran
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("unshare") is None or os.getuid() != 0, reason="mounts a disk: root, unshare"
-)
+@needs_mounts
 def test_a_store_on_a_full_disk_costs_nothing_and_has_everything_once_there_is_room(tmp_path: Path) -> None:
-    script, disk = tmp_path / "full.py", tmp_path / "disk"
-    script.write_text(FULL_DISK)
-    disk.mkdir()
-    words = f"{sys.executable} {script} {disk} {tmp_path / 'runs'}"
-    command = f"mount -t tmpfs -o size=8m tmpfs {disk} && exec {words}"
-    child = subprocess.run(
-        ["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-    )  # fmt: skip
-    if child.returncode and "mount" in child.stderr:
-        pytest.skip("mounting isn't allowed here")
+    child = on_small_disk(tmp_path, FULL_DISK, "8m", str(tmp_path / "runs"))
     assert "longest wait below 1 s: True" in child.stdout, child.stderr
     assert "full" in child.stdout.partition("told: ")[2].splitlines()[0]
     assert "left: 0" in child.stdout and "whole: True" in child.stdout
@@ -195,31 +181,10 @@ def test_a_server_frozen_in_the_middle_of_a_run_and_thawed_later_has_every_value
     runs: Path, store: str
 ) -> None:
     """A real ``mlflow server``, stopped with SIGSTOP after the first values arrived."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     runs.mkdir()
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        store,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--default-artifact-root",
-        str(runs / "mlartifacts"),
-    ]
-    server = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    uri = f"http://127.0.0.1:{port}"
+    server, uri = serve(runs, port), f"http://127.0.0.1:{port}"
     try:
-        until(lambda: answers(port), seconds=120)
         run = open_run(name="r", runs=runs)
         sync = MlflowSync(run.dir, uri, interval=0.05)
         sync.start()

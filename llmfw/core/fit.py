@@ -14,7 +14,6 @@ from typing import Any
 
 from llmfw.callbacks import SignalWatch, requeue
 from llmfw.core.assemble import Assembled
-from llmfw.core.auxiliary import open_auxiliary
 from llmfw.core.checkpoint import read_manifest
 from llmfw.core.costs import PREFIXES, Cost, peak_memory, read_cost
 from llmfw.core.data import Prepared, RowsData, prepare
@@ -31,7 +30,6 @@ from llmfw.core.measure import (
 from llmfw.core.models import at_folder, resolve_model, source_facts
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import open_policy_of
-from llmfw.core.recipes import train_recipes
 from llmfw.core.records import Estimate, Policy, RolloutSampler
 from llmfw.core.rounds import RoundState, run_rounds
 from llmfw.core.say import is_main_process, say
@@ -43,7 +41,7 @@ from llmfw.core.training.final import save_final
 from llmfw.core.training.launch import check_launch, check_nested, one_voice
 from llmfw.core.training.measuring import note_spent, timed_sampler, timed_transforms
 from llmfw.core.training.moments import measured_at
-from llmfw.core.training.prepared import prepare_data, tell_streamed
+from llmfw.core.training.prepared import make_ready, tell_streamed
 from llmfw.core.training.processes import together
 from llmfw.core.training.strategies import check_strategy
 from llmfw.core.training.train import Job, first_batches, total_steps, train, validate_held_out
@@ -109,13 +107,7 @@ def fit(assembled: Assembled, *, resume: Resume = "never", parent: Session | Non
         for note in assembled.plan.notes:
             say(f"note: {note}")
         say(f"run {session.dir}   plan {assembled.plan.hash[:12]}")
-        train_recipes(assembled, session)
-        prepared = prepare_data(assembled, session)
-        assembled.run._provide(
-            rows=prepared.rows,
-            held_out=prepared.validation,
-            open_policy=lambda name: open_auxiliary(assembled, name),
-        )
+        prepared = make_ready(assembled, session)
         check_evaluations(assembled.run)
         sampler = assembled.plan.one("llmfw_sampler")
         if sampler is None:

@@ -9,17 +9,15 @@ from pathlib import Path
 
 from llmfw.callbacks import SignalWatch
 from llmfw.core.assemble import Assembled
-from llmfw.core.auxiliary import open_auxiliary
 from llmfw.core.checkpoint import Places
 from llmfw.core.determinism import pinned
 from llmfw.core.errors import Interrupted
 from llmfw.core.guard import blaming
 from llmfw.core.module import TrainModule
-from llmfw.core.recipes import train_recipes
 from llmfw.core.session import Session
 from llmfw.core.tracking import Journal
 from llmfw.core.training.launch import check_launch
-from llmfw.core.training.prepared import prepare_data
+from llmfw.core.training.prepared import make_ready
 from llmfw.core.training.strategies import check_strategy
 from llmfw.core.training.train import Job, first_batches, total_steps
 
@@ -45,13 +43,7 @@ def unkept(assembled: Assembled) -> Iterator[Job]:
     ):
         session = Session(dir=Path(place), journal=journal)
         assembled.run.dir = session.dir
-        train_recipes(assembled, session)
-        prepared = prepare_data(assembled, session)
-        assembled.run._provide(
-            rows=prepared.rows,
-            held_out=prepared.validation,
-            open_policy=lambda name: open_auxiliary(assembled, name),
-        )
+        prepared = make_ready(assembled, session)
         job = Job(
             assembled=assembled,
             prepared=prepared,

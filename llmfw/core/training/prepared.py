@@ -5,9 +5,11 @@ from __future__ import annotations
 from lightning.pytorch import LightningDataModule
 
 from llmfw.core.assemble import Assembled
+from llmfw.core.auxiliary import open_auxiliary
 from llmfw.core.data import DataReport, Prepared, audit, prepare
 from llmfw.core.errors import CheckpointError, DataError
 from llmfw.core.measure import Measured, write_down
+from llmfw.core.recipes import train_recipes
 from llmfw.core.say import is_main_process, say, show
 from llmfw.core.session import Session
 from llmfw.core.tracking import read_journal
@@ -15,6 +17,18 @@ from llmfw.core.training.measuring import timed_transforms
 
 AUDITED = 64
 """Training samples whose masks are looked at before step 1."""
+
+
+def make_ready(assembled: Assembled, session: Session) -> Prepared:
+    """Train the recipes of auxiliary models, prepare the data, and let plugins ask the run for both."""
+    train_recipes(assembled, session)
+    prepared = prepare_data(assembled, session)
+    assembled.run._provide(
+        rows=prepared.rows,
+        held_out=prepared.validation,
+        open_policy=lambda name: open_auxiliary(assembled, name),
+    )
+    return prepared
 
 
 def prepare_data(assembled: Assembled, session: Session) -> Prepared:

@@ -11,7 +11,7 @@ _DIMENSIONS = (
     "accumulation 1 and 3, full and ragged last batches, full training and LoRA with dropout, 0 and 2 loader "
     "workers, with and without validation, no plugin and `ld_dpo`"
 )
-OUTCOMES = Path(__file__).parents[2] / "docs" / "tested" / "resume.json"
+OUTCOMES = Path(__file__).parents[2] / "tests" / "resume" / "outcomes.json"
 
 
 def resume_tables() -> str:

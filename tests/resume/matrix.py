@@ -1,6 +1,6 @@
 """The kill matrix: every combination of what resuming could trip over, each with kills of its own.
 
-    python -m tests.resume.matrix --write     # into docs/tested/resume.json
+    python -m tests.resume.matrix --write     # into tests/resume/outcomes.json
     python -m tests.resume.matrix --cells 4   # the first four
 
 A cell's kills are drawn by its name, so they are the same each time: three, at failpoints and after random

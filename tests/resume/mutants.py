@@ -1,6 +1,6 @@
 """The mutation control: which ingredient of exact resume, left out, is noticed by which schedule of kills.
 
-    python -m tests.resume.mutants --write     # into docs/tested/resume.json
+    python -m tests.resume.mutants --write     # into tests/resume/outcomes.json
 
 Each schedule runs with each ingredient switched off in both runs, the untouched one too. An ingredient that
 no schedule misses wouldn't be needed; a schedule that misses nothing proves nothing.

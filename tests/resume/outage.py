@@ -1,6 +1,6 @@
 """A run whose MLflow server is frozen, killed and started again: afterwards every value is there, once.
 
-    python -m tests.resume.outage --write     # into docs/tested/resume.json
+    python -m tests.resume.outage --write     # into tests/resume/outcomes.json
 
 Both are real: ``mlflow server`` over sqlite, and ``llmfw fit`` on the tiny model.
 """

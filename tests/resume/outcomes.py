@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.resume.trials import ROOT
 
-OUT = ROOT / "docs" / "tested" / "resume.json"
+OUT = ROOT / "tests" / "resume" / "outcomes.json"
 
 
 def write(part: str, found: Any) -> None:

@@ -1,6 +1,6 @@
 """``llmfw verify resume`` on the tiny model and on the real one, with a plugin and tracking.
 
-python -m tests.resume.real --write     # into docs/tested/resume.json; half an hour on two cores
+python -m tests.resume.real --write     # into tests/resume/outcomes.json; half an hour on two cores
 """
 
 from __future__ import annotations

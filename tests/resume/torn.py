@@ -1,6 +1,6 @@
 """Kills inside checkpoint writing: every checkpoint is whole afterwards, and none that was durable is gone.
 
-    python -m tests.resume.torn --kills 200 --write     # into docs/tested/resume.json
+    python -m tests.resume.torn --kills 200 --write     # into tests/resume/outcomes.json
 
 A process writes one checkpoint after the other, in turn at once and in the background, and says of each when
 it is durable; another kills it at a random moment of the writing. Only kills that found a half-written

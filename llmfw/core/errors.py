@@ -91,7 +91,9 @@ class BusyError(LlmfwError):
 class RunFailed(LlmfwError):
     """A command that was launched to be looked at failed by itself; the exit code is the command's."""
 
-    def __init__(self, code: str, what: str, *, returncode: int, mend: str, file: str | Path) -> None:
+    def __init__(
+        self, code: str, what: str, *, returncode: int, mend: str, file: str | Path | None = None
+    ) -> None:
         super().__init__(code, what, mend=mend, file=file)
         self.exit_code = returncode if returncode > 0 else 1  # type: ignore[misc]  # an instance's own code
 

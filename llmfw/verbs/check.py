@@ -41,8 +41,11 @@ def loss(processes: bool, as_json: bool, **layers: Any) -> None:
         from dataclasses import replace
 
         from llmfw.core.proof.processes import two_processes
+        from llmfw.core.say import say
 
         way = two_processes(words_of(**layers), assembled.run.config.trainer)
+        if way is None:
+            say("note: two processes can't share a step of an odd number of samples: none were started")
         found = replace(found, ways=(*found.ways, *([way] if way else [])))
     if as_json:
         import json

@@ -67,7 +67,6 @@ def _first(arguments: Sequence[str], place: Path, world: int, together: int) -> 
             "CHECK-RUN",
             f"one step with {world} processes ended with exit code {code}: {last_words(log)}",
             returncode=code,
-            file=log,
             mend="mend the run first, or leave out --processes",
         )
     return {name: points[0][1] for name, points in read_journal(run / "journal.jsonl").series.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from llmfw.core.proof.facts import Finding
 from llmfw.core.tracking import read_journal
 from llmfw.core.tracking.feed import fit_name
+from llmfw.core.tracking.reader import UNREPEATABLE
 from llmfw.core.tracking.record import RunRecord
 from llmfw.core.tracking.remote import RUN_TAG, prepare
 
 
 def one_mlflow_run(store: Path, record: RunRecord) -> Finding:
-    """One run in the store, FINISHED, each step of each metric there once, with the journal's value."""
+    """One run in the store, FINISHED, each step of each metric there once; with the journal's value, but for
+    times and the like, which a step that is done twice has twice.
+    """
     prepare()
     from mlflow.tracking import MlflowClient
 
@@ -39,8 +43,24 @@ def one_mlflow_run(store: Path, record: RunRecord) -> Finding:
     ]  # fmt: skip
     if missing:
         problems.append(f"{missing[0]} isn't there whole")
+    other = [
+        f"{name} at step {step}"
+        for name, points in wanted.items()
+        if not name.startswith(UNREPEATABLE)
+        for step, value in points
+        if not _same(dict(known.get(fit_name(name), ())).get(step), value)
+    ]
+    if other and not missing:
+        problems.append(f"{other[0]} has another value ({len(other)} of them)")
     said = "; ".join(problems) or f"one run, FINISHED, {values} values, none twice"
     return Finding(what="MLflow", equal=not problems, held=not problems, said=said)
+
+
+def _same(stored: float | None, value: float) -> bool:
+    """Whether MLflow has the value; its SQL store holds an infinity as the largest number."""
+    if stored is None or math.isinf(value):
+        return stored is not None
+    return stored == value or (math.isnan(stored) and math.isnan(value))
 
 
 def _histories(client: Any, run: Any) -> dict[str, Sequence[tuple[int, float]]]:

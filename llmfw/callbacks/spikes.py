@@ -14,7 +14,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 log = logging.getLogger("llmfw")
 WINDOW, LEAST = 32, 8
-"""Steps that a loss is compared with, and how many there must be."""
+"""Steps that a loss is compared with, and how many there must be; after that many leaps on end the loss has
+a new level."""
 _FLAT = 0.02
 """A deviation smaller than this share of the median counts as this much: some losses hardly move."""
 
@@ -23,25 +24,41 @@ class Spikes(Callback):
     """A loss that lies ``factor`` mean deviations above the median of the last 32 steps is warned of; its
     samples go to ``folder/spike-step-N.json``. Training goes on.
 
-    The step that leaps isn't among those that later ones are compared with.
+    The step that leaps isn't among those that later ones are compared with, unless the next ones stay as
+    high: after eight of them on end this is the loss's level, which is said once.
     """
 
     def __init__(self, folder: Path, factor: float) -> None:
         self.folder, self.factor = folder, factor
         self._losses: list[float] = []
+        self._leaps: list[float] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Compare the step's loss with those before."""
         metrics: Mapping[str, float] = outputs["metrics"]
-        limit = threshold(self._losses, self.factor)
-        if limit is not None and metrics["loss"] > limit:
-            if trainer.is_global_zero:
-                self._report(outputs, limit)
+        loss, limit = float(metrics["loss"]), threshold(self._losses, self.factor)
+        if not math.isfinite(loss):
             return
-        if math.isfinite(metrics["loss"]):
-            self._losses = [*self._losses, float(metrics["loss"])][-WINDOW:]
+        if limit is None or loss <= limit:
+            self._losses, self._leaps = [*self._losses, loss][-WINDOW:], []
+            return
+        self._leaps.append(loss)
+        if trainer.is_global_zero:
+            self._report(outputs, limit)
+        if len(self._leaps) == LEAST:
+            self._settle(trainer, outputs["step"])
+
+    def _settle(self, trainer: Trainer, step: int) -> None:
+        """Take the loss's leaps on end for its level."""
+        if trainer.is_global_zero:
+            log.warning(
+                "warning[LOSS-LEVEL] the loss stayed above its old level (%.4g) for %d steps up to step %d; "
+                "later ones are compared with the new level (%.4g)",
+                median(self._losses), LEAST, step, median(self._leaps),
+            )  # fmt: skip
+        self._losses, self._leaps = self._leaps, []
 
     def _report(self, outputs: Mapping[str, Any], limit: float) -> None:
         step, metrics, ids = outputs["step"], outputs["metrics"], list(outputs["sample_ids"])
@@ -63,11 +80,12 @@ class Spikes(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The losses that the next one is compared with."""
-        return {"losses": list(self._losses)}
+        return {"losses": list(self._losses), "leaps": list(self._leaps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with a checkpoint's."""
         self._losses = [float(value) for value in state_dict["losses"]]
+        self._leaps = [float(value) for value in state_dict["leaps"]]
 
 
 def threshold(losses: Sequence[float], factor: float) -> float | None:

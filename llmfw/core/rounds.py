@@ -18,6 +18,8 @@ from llmfw.core.guard import place_of_function
 from llmfw.core.records import RolloutSampler, Round, Row
 from llmfw.core.tracking.files import write_json
 
+ROUND = "round.json"
+"""The file in which a round's folder remembers what the sampler gave."""
 _COUNTED = ("prompts", "samples", "tokens", "seconds")
 
 
@@ -140,7 +142,7 @@ def _remember(folder: Path, index: int, given: Any, sampler: RolloutSampler) -> 
     place = folder / "rounds" / f"{index:03d}"
     place.mkdir(parents=True, exist_ok=True)
     write_json(
-        place / "round.json",
+        place / ROUND,
         {
             "start": given.start,
             "keep_as": given.keep_as,
@@ -155,7 +157,7 @@ def _remember(folder: Path, index: int, given: Any, sampler: RolloutSampler) -> 
 
 def _remembered(folder: Path, index: int) -> RoundState | None:
     place = folder / "rounds" / f"{index:03d}"
-    file = place / "round.json"
+    file = place / ROUND
     if not file.exists():
         return None
     told = json.loads(file.read_text(encoding="utf-8"))

@@ -11,9 +11,10 @@ from llmfw.callbacks import SignalWatch
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import Places
 from llmfw.core.determinism import pinned
-from llmfw.core.errors import Interrupted
+from llmfw.core.errors import Interrupted, UsageError
 from llmfw.core.guard import blaming
 from llmfw.core.module import TrainModule
+from llmfw.core.plan import Plan
 from llmfw.core.session import Session
 from llmfw.core.tracking import Journal
 from llmfw.core.training.launch import check_launch
@@ -28,8 +29,10 @@ def unkept(assembled: Assembled) -> Iterator[Job]:
     keeps them.
 
     Raises:
+        UsageError: ONLY-IN-ROUNDS, a sampler makes the data.
         LlmfwError: whatever stops a run before its first step.
     """
+    _refuse_rounds(assembled.plan)
     root = assembled.run.config
     check_launch(root.trainer)
     check_strategy(assembled.plan, root)
@@ -58,6 +61,16 @@ def unkept(assembled: Assembled) -> Iterator[Job]:
 def places_of_unkept(job: Job) -> Places:
     """Where its checkpoints would lie."""
     return Places(job.session.dir / "checkpoints")
+
+
+def _refuse_rounds(plan: Plan) -> None:
+    if plan.one("llmfw_sampler") is not None:
+        raise UsageError(
+            "ONLY-IN-ROUNDS",
+            f"plugin {plan.owner('llmfw_sampler')!r} makes its data in rounds, with the policy",
+            mend="run llmfw fit once, then do this with the records that a round kept (data=FILE)",
+            key="plugins",
+        )
 
 
 def calibrate(job: Job, module: TrainModule) -> None:

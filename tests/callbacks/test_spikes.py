@@ -58,6 +58,19 @@ def test_a_leap_is_not_among_what_later_steps_are_compared_with(tmp_path: Path) 
     assert len(spikes.state_dict()["losses"]) == WINDOW
 
 
+def test_a_loss_that_stays_high_is_warned_of_eight_times_and_then_has_a_new_level(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spikes = Spikes(tmp_path, 20.0)
+    fit(tmp_path, spikes, loss=leaping(set(range(11, 31)), []), max_steps=30)
+    named = sorted(int(path.stem.rsplit("-", 1)[1]) for path in tmp_path.glob("spike*"))
+    assert named == list(range(11, 11 + LEAST))
+    [line] = [record.getMessage() for record in caplog.records if "LOSS-LEVEL" in record.getMessage()]
+    assert "up to step 18" in line
+    state = spikes.state_dict()
+    assert len(state["losses"]) == 20 and state["leaps"] == [], "steps 11 to 30"
+
+
 def test_a_resumed_run_compares_with_the_same_steps(tmp_path: Path) -> None:
     """Saved after step 10: without its state the resumed run would have too few steps to notice step 11."""
     fit(tmp_path / "one", Spikes(tmp_path, 20.0), CheckpointCallback(tmp_path / "one", every=0), max_steps=10)

@@ -105,4 +105,4 @@ def test_rounds_are_refused_as_they_make_their_own_data(
     from tests.verbs.test_profile import SAMPLER
 
     installed_plugin("rounds", SAMPLER)
-    runner("check", "loss", "--plugin", "rounds", f"data={rows_file()}").assert_failed(code="CHECK-ROUNDS")
+    runner("check", "loss", "--plugin", "rounds", f"data={rows_file()}").assert_failed(code="ONLY-IN-ROUNDS")

@@ -115,7 +115,7 @@ def test_what_cannot_be_profiled_is_said_in_one_line(
     data = f"data={rows_file('completion')}"
     installed_plugin("rounds", SAMPLER)
     refused = runner("profile", "--plugin", "rounds", data)
-    refused.assert_failed("rounds.*makes its data in rounds", code="PROFILE-ROUNDS")
+    refused.assert_failed("rounds.*makes its data in rounds", code="ONLY-IN-ROUNDS")
     installed_plugin(
         "answers", "from llmfw import Plugin\nclass Toy(Plugin): pass\n", card='verbs = ["generate"]'
     )

@@ -17,6 +17,7 @@ from llmfw.core.proof.resume import Verdict, verify_resume
 from llmfw.testing.runner import Runner
 from llmfw.verbs.options import words_of
 from tests.resume.trials import LORA, write_data
+from tests.toys.sources import SAMPLER
 
 WORDS = ("model=tiny-llama", "trainer.micro_batch=2", "optimizer.lr=1e-3", "generation.max_new_tokens=4")
 
@@ -134,6 +135,27 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
 def test_a_mistyped_key_is_told_before_anything_runs(runner: Runner) -> None:
     runner("verify", "resume", "trainer.max_stepz=3").assert_failed("max_steps", code=2)
     assert not (runner.folder / "verify").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_a_sampler_killed_in_its_rounds_gives_the_same_records_and_weights(
+    tmp_path: Path, installed_plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed_plugin("rounds", SAMPLER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site-packages"))
+    data = write_data(tmp_path / "data")["answers"]
+    done = Runner(tmp_path).process(
+        *("verify", "resume", "--plugin", "rounds", f"data={data}", *WORDS),
+        *("trainer.max_steps=3", "checkpoint.every=1", "--kills=3", "--seed=4", "--json"),
+    ).assert_ok()  # fmt: skip
+    told = json.loads(done.output)
+    assert told["held"] and told["steps"] == 6 and told["kills"], told
+    found = {one["what"]: one for one in told["findings"]}
+    for place in ("rounds/000", "rounds/001"):
+        assert "2 records, 0 differ" in found[f"{place}: records"]["said"]
+        assert found[f"{place}: weights"]["equal"] and found[f"{place}: samples of each step"]["equal"]
+    assert all(one["equal"] for one in found.values()), found
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def profile(assembled: Assembled, *, steps: int, warmup: int, out: Path) -> Prof
     The trace goes to ``out/trace.json``, the figures to ``out/profile.json``; journal and weights go nowhere.
 
     Raises:
-        UsageError: PROFILE-ROUNDS, NOTHING-TO-PROFILE.
+        UsageError: ONLY-IN-ROUNDS, NOTHING-TO-PROFILE.
         ConflictError: PROFILE-DEVICES.
         LlmfwError: whatever stops a run.
     """
@@ -68,14 +68,7 @@ def _module(job: Job, watched: Watched, count: int) -> TrainModule:
 
 
 def _refuse(assembled: Assembled) -> None:
-    root, plan = assembled.run.config, assembled.plan
-    if plan.one("llmfw_sampler") is not None:
-        raise UsageError(
-            "PROFILE-ROUNDS",
-            f"plugin {plan.owner('llmfw_sampler')!r} makes its data in rounds, with the policy",
-            mend="run llmfw fit once, then profile a round's training on the records it kept (data=FILE)",
-            key="plugins",
-        )
+    root = assembled.run.config
     if root.trainer.devices * root.trainer.nodes > 1:
         raise ConflictError(
             "PROFILE-DEVICES",

@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from llmfw.core.checkpoint import checkpoints, verify
 from llmfw.core.checkpoint.io import STATE
 from llmfw.core.proof.apart import Apart, apart
+from llmfw.core.rounds import ROUND
 from llmfw.core.tracking import read_journal
 from llmfw.core.tracking.reader import UNREPEATABLE, JournalView
 
@@ -54,6 +56,8 @@ def _parts(run: Path) -> list[str]:
 
 def _compared(whole: Path, killed: Path, grade: str, prefix: str) -> Iterator[Finding]:
     one, other = (read_journal(folder / "journal.jsonl") for folder in (whole, killed))
+    if (whole / ROUND).exists():
+        yield _records(f"{prefix}records", whole / ROUND, killed / ROUND, grade)
     yield _tensors(f"{prefix}weights", apart(whole / "final", killed / "final"), grade)
     newest, also = (checkpoints(folder / "checkpoints")[0][0] for folder in (whole, killed))
     for folder in (newest, also):
@@ -62,6 +66,14 @@ def _compared(whole: Path, killed: Path, grade: str, prefix: str) -> Iterator[Fi
     yield _states(f"{prefix}states (generators, callbacks, position)", newest, also, grade)
     yield _series(f"{prefix}metric series", one, other, grade)
     yield _samples(f"{prefix}samples of each step", one, other, grade)
+
+
+def _records(what: str, one: Path, other: Path, grade: str) -> Finding:
+    mine, theirs = (json.loads(file.read_text(encoding="utf-8"))["records"] for file in (one, other))
+    odd = sum(a != b for a, b in zip_longest(mine, theirs))
+    return Finding(
+        what=what, equal=not odd, held=not odd or grade != "A", said=f"{len(mine)} records, {odd} differ"
+    )
 
 
 def _tensors(what: str, found: Apart, grade: str) -> Finding:

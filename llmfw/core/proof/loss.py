@@ -15,7 +15,7 @@ from llmfw.core.assemble import Assembled
 from llmfw.core.batch import Batch, Layout
 from llmfw.core.data import StepLoader, collate
 from llmfw.core.determinism import seed_all
-from llmfw.core.errors import ConflictError, NumericsError, UsageError
+from llmfw.core.errors import ConflictError, NumericsError
 from llmfw.core.module import TrainModule
 from llmfw.core.records import Loss, Policy
 from llmfw.core.training.dtypes import default_dtype
@@ -89,10 +89,9 @@ def check_loss(assembled: Assembled) -> LossCheck:
     ones as they are), so what is more than rounding is an error.
 
     Raises:
-        UsageError, ConflictError: CHECK-ROUNDS, CHECK-BATCHES, where there's no such step.
+        UsageError, ConflictError: ONLY-IN-ROUNDS, CHECK-BATCHES, where there's no such step.
         LlmfwError: whatever stops a run before its first step.
     """
-    _refuse(assembled)
     with unkept(assembled) as job:
         module = TrainModule(training_of(job, total_steps(job), places_of_unkept(job)))
         module.configure_model()
@@ -109,17 +108,6 @@ def check_loss(assembled: Assembled) -> LossCheck:
         name=record.name, unit=record.unit, dtype=str(dtype).removeprefix("torch."), samples=names,
         tolerance=TOLERANCE[dtype], ways=tuple(found), margin=margin,
     )  # fmt: skip
-
-
-def _refuse(assembled: Assembled) -> None:
-    plan = assembled.plan
-    if plan.one("llmfw_sampler") is not None:
-        raise UsageError(
-            "CHECK-ROUNDS",
-            f"plugin {plan.owner('llmfw_sampler')!r} makes its data in rounds, with the policy",
-            mend="run llmfw fit once, then check a round's loss on the records it kept (data=FILE)",
-            key="plugins",
-        )
 
 
 def _widened(module: TrainModule) -> torch.dtype:

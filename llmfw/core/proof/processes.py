@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llmfw.core.errors import RunFailed
 from llmfw.core.failpoints import VARIABLE
-from llmfw.core.proof.kills import Target, last_words, run_command
+from llmfw.core.proof.kills import last_words, run_command
 from llmfw.core.proof.loss import Way
 from llmfw.core.schema import TrainerConfig
 from llmfw.core.tracking import read_journal
@@ -61,7 +61,7 @@ def _first(arguments: Sequence[str], place: Path, world: int, together: int) -> 
     ]
     env = {key: value for key, value in os.environ.items() if key != VARIABLE}
     log = place / f"by-{world}.log"
-    code = run_command(command, log=log, env=env, target=Target(journal=run / "journal.jsonl"))
+    code = run_command(command, log=log, env=env)
     if code:
         raise RunFailed(
             "CHECK-RUN",

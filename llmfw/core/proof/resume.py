@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
-from llmfw.core.checkpoint import checkpoints
 from llmfw.core.errors import CheckpointError, RunFailed, UsageError
 from llmfw.core.exactness import PROMISES
 from llmfw.core.failpoints import VARIABLE
 from llmfw.core.proof.facts import Finding, compare, consumed, lost_steps
-from llmfw.core.proof.kills import Kill, Pace, Target, draw, last_words, run_command
+from llmfw.core.proof.kills import Kill, Pace, draw, journals, last_words, pace_of, run_command, target_of
 from llmfw.core.proof.tracked import one_mlflow_run
 from llmfw.core.tracking import read_journal, read_record
 from llmfw.core.tracking.files import read_json
@@ -92,11 +89,9 @@ def verify_resume(
     tell(f"the untouched run (its log: {folder / 'whole.log'})")
     _launch(arguments, folder, "whole")
     whole = folder / "whole"
-    steps = len(consumed(read_journal(_journals(whole)[-1])))
+    steps = sum(len(consumed(read_journal(one))) for one in journals(whole))
     tell(f"it took {time.monotonic() - began:.0f} s for {steps} steps; now with {kills} kills")
-    pace, plan = _pace(whole, launched), draw(seed, kills, max(1, steps))
-    if (whole / "rounds").is_dir():  # their steps are counted anew in each: by time, then
-        pace, plan = Pace(start=time.time() - launched, step=0.0), [replace(kill, step=0) for kill in plan]
+    pace, plan = pace_of(whole, launched, time.time()), draw(seed, kills, max(1, steps))
     done, missed = list[int](), 0
     for number, kill in enumerate(plan, start=1):
         code = _launch(arguments, folder, "killed", kill=kill, pace=pace)
@@ -104,7 +99,7 @@ def verify_resume(
             missed += len(plan) - number + 1
             tell(f"kill {number} of {kills} came too late: the run had ended")
             break
-        done.append(max((read_journal(one).last_step for one in _present(folder / "killed")), default=0))
+        done.append(sum(read_journal(one).last_step for one in journals(folder / "killed") if one.exists()))
         tell(f"kill {number} of {kills}: after step {done[-1]}")
     else:
         _launch(arguments, folder, "killed")
@@ -140,7 +135,7 @@ def _launch(
         "trainer.progress=false", f"tracking.uri=sqlite:///{(folder / 'mlflow.db').absolute()}", "--resume",
     ]  # fmt: skip
     env = {key: value for key, value in os.environ.items() if key != VARIABLE}
-    code = run_command(command, log=log, env=env, target=_target(run), kill=kill, pace=pace)
+    code = run_command(command, log=log, env=env, target=target_of(run), kill=kill, pace=pace)
     if code == 0 or (kill is not None and code == -signal.SIGKILL):
         return code
     raise RunFailed(
@@ -153,40 +148,18 @@ def _launch(
     )
 
 
-def _pace(whole: Path, launched: float) -> Pace:
-    """How long an untouched run's start and its steps took; ``launched``: seconds since 1970."""
-    walls = [event.wall for event in read_journal(_journals(whole)[0]).of("consumed")]
-    apart = [after - before for before, after in pairwise(walls)]
-    return Pace(start=max(0.0, walls[0] - launched), step=statistics.median(apart) if apart else 1.0)
-
-
-def _target(run: Path) -> Target:
-    newest = next((manifest.step for _, manifest in checkpoints(run / "checkpoints")), 0)
-    return Target(journal=run / "journal.jsonl", resumes=newest)
-
-
-def _present(run: Path) -> list[Path]:
-    return [journal for journal in _journals(run) if journal.exists()]
-
-
-def _journals(run: Path) -> list[Path]:
-    """Journals in which steps are written down: the run's own, or those of its rounds."""
-    rounds = sorted((run / "rounds").glob("*/journal.jsonl"))
-    return rounds or [run / "journal.jsonl"]
-
-
 def _judge(folder: Path, *, steps: int, kills: Sequence[int], missed: int) -> Verdict:
     whole, killed = folder / "whole", folder / "killed"
     record = read_record(killed)
     told = (read_json(killed / "plan.json") or {}).get("settings", {})
     every = int(told.get("checkpoint.every") or 0)
-    lost = [steps for journal in _journals(killed) for steps in lost_steps(read_journal(journal))]
+    lost = [steps for journal in journals(killed) for steps in lost_steps(read_journal(journal))]
     grade = record.resume_class if record.resume_class in PROMISES else "A"
     # one that is being flushed in the background isn't durable yet, and the next one waits for it
     bound = every * (2 if told.get("checkpoint.background") else 1)
     findings = [*compare(whole, killed, grade), _again(max(lost, default=0), bound)]
-    if record.mlflow:
-        findings.append(one_mlflow_run(folder / "mlflow.db", record))
+    records = [read_record(one) for one in (killed, *sorted((killed / "rounds").glob("*")))]
+    findings += [one_mlflow_run(folder / "mlflow.db", one) for one in records if one.mlflow]
     return Verdict(
         folder=folder, grade=grade, reasons=tuple(record.resume_reasons), steps=steps, kills=tuple(kills),
         missed=missed, lost=tuple(lost), every=every, findings=tuple(findings), seconds=0.0,

@@ -1,0 +1,411 @@
+"""The trusted program inside a sandbox: process 1 of it, the parent of everything untrusted.
+
+It stands alone (the sandbox's own Python runs it, 3.8 or newer, standard library only). It reads one job from
+descriptor ``control``, writes the job's files, runs its commands one after another, watches what all
+processes together use, ends them, brings back files, and writes one report to ``report``. Nothing untrusted
+holds either descriptor, can signal process 1 of its own namespace, or can look into it (it isn't dumpable).
+
+A job is a frame: 8 bytes of length, then JSON, then the files' bytes one after another:
+``{"commands": [{"argv", "env", "limits", "builtin", "quiet"}], "cwd", "files": [[path, size, mode]],
+"outputs": [path], "output_bytes", "landlock", "stdio": [in, out, err, more...]}``. A report is a frame
+likewise: ``{"ends": [{"status", "why", "wall", "cpu", "memory", "largest", "tasks", "landlock", "started"}],
+"outputs": [[path, size or refusal]]}`` and the files' bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import stat
+import struct
+import sys
+import time
+from typing import Any
+
+TICK = 0.01
+HIGH = 200
+"""Descriptors above this one are nobody's."""
+PAGE = os.sysconf("SC_PAGE_SIZE")
+CLOCK = os.sysconf("SC_CLK_TCK")
+LIBC = ctypes.CDLL(None, use_errno=True)
+SELF = os.getpid()
+
+
+def read_exactly(fd: int, count: int) -> bytes:
+    parts = []
+    while count:
+        part = os.read(fd, min(count, 1 << 20))
+        if not part:
+            raise EOFError("the job ended early")
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def read_frame(fd: int) -> Any:
+    (size,) = struct.unpack("<Q", read_exactly(fd, 8))
+    return json.loads(read_exactly(fd, size).decode("utf-8", "surrogateescape"))
+
+
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_frame(fd: int, value: Any, blobs: Any = ()) -> None:
+    text = json.dumps(value).encode()
+    write_all(fd, struct.pack("<Q", len(text)) + text)
+    for blob in blobs:
+        write_all(fd, blob)
+
+
+# Files, in and out: one component at a time, no link is followed.
+
+
+def open_folder(base: str, parts: list[str], make: bool = False) -> int:
+    at = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in parts:
+        if make:
+            try:
+                os.mkdir(part, 0o755, dir_fd=at)
+            except FileExistsError:
+                pass
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            inner = os.open(part, flags, dir_fd=at)
+        finally:
+            os.close(at)
+        at = inner
+    return at
+
+
+def put(base: str, path: str, data: bytes, mode: int) -> None:
+    *folders, name = path.split("/")
+    at = open_folder(base, folders, make=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, mode, dir_fd=at)
+    write_all(fd, data)
+    os.close(fd)
+    os.close(at)
+
+
+def fetch(base: str, path: str, room: int) -> bytes | str:
+    """A file's bytes, or why it isn't brought back."""
+    *folders, name = path.split("/")
+    try:
+        at = open_folder(base, folders)
+    except OSError as error:
+        return "it has no such folder" if error.errno == errno.ENOENT else "its folder is a link or no folder"
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+    except OSError as error:
+        return "it is a link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
+    finally:
+        os.close(at)
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode):
+            return "it is no regular file"
+        if about.st_nlink > 1:
+            return "it has other names"
+        if about.st_size > room:
+            return "it has %d bytes, where %d are left" % (about.st_size, room)
+        return read_exactly(fd, about.st_size)
+    finally:
+        os.close(fd)
+
+
+def find(base: str, pattern: str) -> list[str]:
+    """Names of regular files below a folder that end as the pattern ``*.END`` does; of one folder only."""
+    if not pattern.startswith("*."):
+        return [pattern]
+    return sorted(name for name in os.listdir(base) if name.endswith(pattern[1:]))
+
+
+# What all processes together use.
+
+
+class Use:
+    """Sampled while they run, completed by what the kernel counted of the dead."""
+
+    def __init__(self, cwd: str, disk: int) -> None:
+        self.cwd, self.tasks, self.full = cwd, 0, False
+        self.names = 256 + 256 * disk
+        """Files that it may have: each takes memory of the kernel's that no file system counts."""
+        self.before = resource.getrusage(resource.RUSAGE_CHILDREN)
+
+    def look(self) -> tuple[float, float, int, list[str]]:
+        """-> seconds of CPU so far, MiB at present, tasks at present."""
+        reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = reaped.ru_utime + reaped.ru_stime - self.before.ru_utime - self.before.ru_stime
+        kib, tasks, found = 0, 0, []
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or int(name) == SELF:
+                continue
+            try:
+                with open("/proc/%s/stat" % name, "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+                with open("/proc/%s/status" % name, "rb") as file:
+                    status = file.read()
+            except OSError:
+                continue
+            if fields[0] != b"Z":
+                tasks += int(fields[17])
+                found.append(name)
+            cpu += sum(map(int, fields[11:15])) / CLOCK
+            kib += number(status, b"RssAnon:") + number(status, b"RssShmem:")
+        for place in {self.cwd, "/tmp"}:
+            try:
+                about = os.statvfs(place)
+            except OSError:
+                continue
+            kib += (about.f_blocks - about.f_bfree) * about.f_frsize // 1024
+            self.full = self.full or about.f_bfree == 0 or about.f_files - about.f_ffree > self.names
+        self.tasks = max(self.tasks, tasks)
+        return cpu, kib / 1024, tasks, found
+
+    def shared(self, found: list[str]) -> float:
+        """MiB with shared pages counted once; dearer to read."""
+        kib = 0
+        for name in found:
+            try:
+                with open("/proc/%s/smaps_rollup" % name, "rb") as file:
+                    text = file.read()
+            except OSError:
+                continue
+            kib += number(text, b"Pss_Anon:") + number(text, b"Pss_Shmem:")
+        for place in {self.cwd, "/tmp"}:
+            about = os.statvfs(place)
+            kib += (about.f_blocks - about.f_bfree) * about.f_frsize // 1024
+        return kib / 1024
+
+
+def number(text: bytes, key: bytes) -> int:
+    at = text.find(key)
+    return 0 if at < 0 else int(text[at + len(key) :].split(None, 1)[0])
+
+
+# Commands.
+
+
+def landlock(writable: list[str]) -> bool:
+    """Allow reading everywhere and writing below some folders; refuse TCP. -> Whether it holds."""
+    version = LIBC.syscall(444, None, ctypes.c_size_t(0), 1)
+    if version < 1:
+        return False
+    read = 1 | 4 | 8  # execute, read file, read folder
+    known = (1 << 13) - 1
+    for least, bit in ((2, 13), (3, 14), (5, 15)):
+        known |= (1 << bit) if version >= least else 0
+    net = 3 if version >= 4 else 0
+    attr = struct.pack("<QQ", known, net)[: 16 if version >= 4 else 8]
+    ruleset = LIBC.syscall(444, attr, ctypes.c_size_t(len(attr)), 0)
+    if ruleset < 0:
+        return False
+    try:
+        for place, allowed in [("/", read)] + [(one, known) for one in writable]:
+            try:
+                fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue
+            if not os.path.isdir(place):
+                allowed &= 1 | 2 | 4 | (1 << 14) | (1 << 15)
+            told = LIBC.syscall(445, ruleset, 1, struct.pack("<Qi", allowed, fd), 0)
+            os.close(fd)
+            if told:
+                return False
+        return bool(LIBC.syscall(446, ruleset, 0) == 0)
+    finally:
+        os.close(ruleset)
+
+
+WRITABLE = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/shm", "/tmp")
+
+
+def child(command: dict[str, Any], job: dict[str, Any], ready: int) -> None:
+    """Become the untrusted program; never returns."""
+    limits = command["limits"]
+    os.setsid()
+    stdio = list(job["stdio"])
+    if command["quiet"] is not None:
+        stdio[1] = stdio[2] = command["quiet"]
+    for place, fd in enumerate([*stdio, ready]):
+        os.dup2(fd, HIGH + place, inheritable=False)
+    ready = HIGH + len(stdio)
+    for place in range(len(stdio)):
+        os.dup2(HIGH + place, place)
+    os.closerange(len(stdio), ready)
+    os.closerange(ready + 1, ready + 64)
+    os.chdir(job["cwd"])
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for what, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, limits["files"]),
+        (resource.RLIMIT_CPU, int(limits["seconds"]) + 2),
+        (resource.RLIMIT_FSIZE, (limits["disk"] + 1) << 20),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_MEMLOCK, 1 << 16),
+        (resource.RLIMIT_NPROC, limits["processes"] + 1),
+    ):
+        resource.setrlimit(what, (value, value))
+    if limits["address"]:
+        resource.setrlimit(resource.RLIMIT_AS, (limits["address"] << 20,) * 2)
+    if job["landlock"]:
+        job["landlock"] = landlock([job["cwd"], *WRITABLE])
+    os.write(ready, b"L" if job["landlock"] else b"-")
+    os.close(ready)
+    if command.get("builtin") == "python-syntax":
+        with open(command["argv"][0], "rb") as file:
+            text = file.read()
+        try:
+            compile(text, command["argv"][0], "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            import traceback
+
+            sys.stderr.write("".join(traceback.format_exception_only(type(error), error)))
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    try:
+        os.execve(command["argv"][0], command["argv"], command["env"])
+    except OSError as error:
+        os.write(2, ("cannot start %s: %s\n" % (command["argv"][0], error)).encode())
+    os._exit(127)
+
+
+def carry_out(command: dict[str, Any], job: dict[str, Any], control: int) -> dict[str, Any]:
+    """Run one command to its end or to a limit. -> What became of it."""
+    limits = command["limits"]
+    use = Use(job["cwd"], limits["disk"])
+    heard, ready = os.pipe()
+    began = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(heard)
+            child(command, job, ready)
+        except BaseException as error:
+            os.write(2, ("sandbox: %r\n" % (error,)).encode())
+        finally:
+            os._exit(126)
+    os.close(ready)
+    status, why = None, ""
+    memory = tick = 0.0
+    while status is None:
+        signal.sigtimedwait((signal.SIGCHLD,), tick)
+        tick = min(TICK, tick + 0.002)
+        for gone, told in reap():
+            if gone == pid:
+                status = told
+        if status is not None:
+            break
+        cpu, total, _, found = use.look()
+        if total > limits["memory"]:
+            total = use.shared(found)
+        memory = max(memory, total)
+        if total > limits["memory"]:
+            why = "memory"
+        elif cpu > limits["seconds"]:
+            why = "cpu"
+        elif time.monotonic() - began > limits["wall"]:
+            why = "wall"
+        elif use.full:
+            why = "disk"
+        elif stopped(control):
+            why = "stopped"
+        if why:
+            break
+    wall = time.monotonic() - began
+    last = use.look()
+    memory = max(memory, last[1] if last[1] <= limits["memory"] else 0.0)
+    while True:  # process 1 reaches all but itself
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        for gone, told in reap(wait=True):
+            if gone == pid and status is None:
+                status = told
+        if not others():
+            break
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - use.before.ru_utime - use.before.ru_stime
+    held = os.read(heard, 1)
+    os.close(heard)
+    if use.tasks >= limits["processes"] and why in ("", "cpu", "wall") and (why or status):
+        why = "processes"  # it failed while it had all that it may have
+    if not why and use.full:
+        why = "disk"
+    return {
+        "status": status, "why": why, "wall": wall, "cpu": cpu, "memory": memory,
+        "largest": after.ru_maxrss / 1024, "tasks": use.tasks, "landlock": held == b"L",
+        "started": held != b"",
+    }  # fmt: skip
+
+
+def reap(wait: bool = False) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, 0 if wait else os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        found.append((pid, status))
+
+
+def others() -> bool:
+    return any(name.isdigit() and int(name) != SELF for name in os.listdir("/proc"))
+
+
+def stopped(control: int) -> bool:
+    """Whether the parent outside asks for the end (or is gone)."""
+    try:
+        os.read(control, 1)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def main(control: int, report: int) -> None:
+    LIBC.prctl(4, 0, 0, 0, 0)  # not dumpable: /proc/1 is closed to programs of the same user
+    LIBC.prctl(38, 1, 0, 0, 0)  # no new privileges, where the backend hasn't seen to it
+    for fd in (control, report):
+        os.set_inheritable(fd, False)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+    job = read_frame(control)
+    cwd = job["cwd"]
+    for path, size, mode in job["files"]:
+        put(cwd, path, read_exactly(control, size), mode)
+    os.set_blocking(control, False)
+    ends = []
+    for command in job["commands"]:
+        command["quiet"] = (
+            os.open("/tmp", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC) if command["quiet"] else None
+        )
+        ends.append(carry_out(command, job, control))
+        if ends[-1]["status"] != 0 or ends[-1]["why"]:
+            if command["quiet"] is not None:
+                write_all(job["stdio"][2], os.pread(command["quiet"], 1 << 15, 0))
+            break
+    outputs, blobs, room = [], [], job["output_bytes"]
+    for pattern in job["outputs"]:
+        for path in find(cwd, pattern):
+            got = fetch(cwd, path, room)
+            if isinstance(got, bytes):
+                room -= len(got)
+                blobs.append(got)
+                outputs.append([path, len(got)])
+            else:
+                outputs.append([path, got])
+    write_frame(report, {"ends": ends, "outputs": outputs}, blobs)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -20,7 +20,7 @@ from llmfw import Execution, ExecutionLimits, LlmfwError
 from .checkers import accepts, same_value
 from .identify import identify
 from .isolation.backends import Backend, backend
-from .isolation.bubblewrap import ENVIRONMENT
+from .isolation.filesystem import ENVIRONMENT
 from .isolation.job import Command, Job, Outcome
 from .languages import DATA, PYTHON_SYNTAX, Language, language
 from .records import Case, Checker, Isolation, Level, Limits, Request, Result, Stage, Verdict
@@ -65,15 +65,22 @@ class Sandbox:
         jobs: programs at once in ``run_many``; None: the processors less one, at least one.
         binds: folders of the host that programs may read, at their own places.
         phrase: for level ``unsafe``.
+        name: the backend, one of the level's; None: the first of them that works.
 
     Raises:
         SandboxUnavailable: this machine can't hold programs as the level asks (exit code 8).
     """
 
     def __init__(
-        self, level: Level = "strict", *, jobs: int | None = None, binds: Sequence[str] = (), phrase: str = ""
+        self,
+        level: Level = "strict",
+        *,
+        jobs: int | None = None,
+        binds: Sequence[str] = (),
+        phrase: str = "",
+        name: str | None = None,
     ) -> None:
-        self._backend: Backend = backend(level, binds=binds, phrase=phrase)
+        self._backend: Backend = backend(level, binds=binds, phrase=phrase, name=name)
         self.jobs = jobs or max(1, len(os.sched_getaffinity(0)) - 1)
 
     @property
@@ -190,6 +197,9 @@ class Sandbox:
     def _case(self, asked: Request, built: Built, case: Case) -> _Ran:
         limits = built.lang.at_least(case.limits or asked.limits)
         if asked.mode == "tests":
+            if not self._backend.live:
+                what = f"two sandboxes of {self.isolation.backend} can't talk, as test programs need"
+                raise RequestError("REQUEST", what, mend="use mode call, or level strict", key="mode")
             return self._tests(asked, built, limits)
         called = asked.mode == "call"
         command = self._command(built.lang, built.lang.run, built.code, limits)

@@ -46,6 +46,8 @@ def stage_of(outcome: Outcome, end: End | None, *, failed: Verdict = "RE") -> St
     if end is None:
         if outcome.overflow:
             return Stage(verdict="OLE", detail="output", **texts)
+        if outcome.broken:
+            return Stage(verdict="SV", detail=f"it ended its own sandbox: {outcome.broken}", **texts)
         return Stage(verdict="IE", detail=outcome.trouble or "its command never began", **texts)
     usage = Usage(wall=end.wall, cpu=end.cpu, memory=end.memory, largest=end.largest, tasks=end.tasks)
     ended = os.waitstatus_to_exitcode(end.status)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from llmfw import LlmfwError
 
 from ..languages import which
-from ..records import Isolation, Level
-from . import bubblewrap
-from .job import Command, Job, Outcome, carry_out, supervisor_text
+from ..records import Isolation, Level, Limits
+from . import bubblewrap, gvisor, unconfined, unshare
+from .filesystem import WORK
+from .job import Command, Job, Outcome, carry_out
 from .seccomp import filter_program
 
-FIRST_UID = 61184
-"""From here on users that no system hands out; each sandbox of a process run as root has its own."""
-_UIDS = 4096
-_turns = itertools.count()
 PHRASE = "run untrusted code without a sandbox"
 """What must be typed before anything runs unconfined."""
+LADDER: Mapping[Level, tuple[str, ...]] = {
+    "strict": ("bubblewrap", "unshare"),
+    "paranoid": ("gvisor",),
+    "unsafe": ("none",),
+}
+"""Backends of each level, the first that works is taken; all of a level hold as much."""
 
 
 class SandboxUnavailable(LlmfwError):
@@ -37,118 +37,143 @@ class Backend:
     """One way to hold programs, with what it turned out to have on this machine."""
 
     isolation: Isolation
-    python: str
-    start: Callable[..., subprocess.Popen[bytes]]
-    landlock: bool
-    cwd: str = bubblewrap.WORK
-
-    def run(self, job: Job) -> Outcome:
-        """Carry a job out."""
-        return carry_out(self.start, job, cwd=self.cwd, landlock=self.landlock)
+    run: Callable[[Job], Outcome]
+    live: bool = True
+    """Whether two sandboxes can talk by pipes."""
 
 
-def _memory_file(data: bytes) -> int:
-    fd = os.memfd_create("llmfw", 0)
-    with open(fd, "wb", closefd=False) as file:
-        file.write(data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+@dataclass(frozen=True)
+class _Missing:
+    """Why a backend can't be had, and what mends it."""
+
+    what: str
+    mend: str
 
 
-def start_bubblewrap(
-    *,
-    control: int,
-    report: int,
-    disk: int,
-    pass_fds: Sequence[int],
-    bwrap: str,
-    python: str,
-    seccomp: bool,
-    disable_userns: bool,
-    binds: Sequence[str] = (),
-) -> subprocess.Popen[bytes]:
-    """A bubblewrap around the supervisor, as a user that owns nothing where we are root."""
-    rules = filter_program() if seccomp else None
-    files = [_memory_file(supervisor_text()), _memory_file(bubblewrap.PASSWD)]
-    files += [] if rules is None else [_memory_file(rules)]
-    words = bubblewrap.command(
-        [python, "-I", "-S", "-B", "/supervisor.py", str(control), str(report)],
-        bwrap=bwrap, disk=disk, supervisor=files[0], passwd=files[1],
-        seccomp=None if rules is None else files[2], disable_userns=disable_userns, binds=binds,
-    )  # fmt: skip
-    try:
-        return _begin(words, (*files, *pass_fds))
-    finally:
-        for fd in files:
-            os.close(fd)
-
-
-def _begin(words: Sequence[str], pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
-    if os.geteuid() == 0:
-        uid = FIRST_UID + (os.getpid() * 31 + next(_turns)) % _UIDS
-        words = [which("setpriv") or "setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *words]
-    return subprocess.Popen(
-        words, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin"}, cwd="/", start_new_session=True,
-    )  # fmt: skip
-
-
-def backend(level: Level, *, binds: Sequence[str] = (), phrase: str = "") -> Backend:
+def backend(level: Level, *, binds: Sequence[str] = (), phrase: str = "", name: str | None = None) -> Backend:
     """The backend of a level.
 
     Args:
+        binds: folders of the machine that programs may read.
         phrase: ``PHRASE``, for level ``unsafe``.
+        name: one of the level's ladder; None: the first that works.
 
     Raises:
         SandboxUnavailable: SANDBOX, naming the missing feature; SANDBOX-UNSAFE, nobody typed the phrase.
     """
-    if level == "unsafe":
-        return _unsafe(phrase)
-    found, why = _probe(tuple(binds), level)
-    if found is None:
-        raise SandboxUnavailable("SANDBOX", f"level {level} can't be had here: {why[0]}", mend=why[1])
-    return found
-
-
-def _unsafe(phrase: str) -> Backend:
-    raise NotImplementedError
+    if level == "unsafe" and phrase != PHRASE:
+        raise SandboxUnavailable(
+            "SANDBOX-UNSAFE", "programs would run as you, with all that you may do",
+            mend=f"use level strict, or give the phrase {PHRASE!r}", key="sandbox.level",
+        )  # fmt: skip
+    tried = []
+    for one in LADDER[level] if name is None else (name,):
+        found = _probe(one, level, tuple(binds))
+        if isinstance(found, Backend):
+            return found
+        tried.append(found)
+    raise SandboxUnavailable(
+        "SANDBOX", f"level {level} can't be had here: {'; '.join(one.what for one in tried)}",
+        mend=tried[0].mend, key="sandbox.level",
+    )  # fmt: skip
 
 
 @cache
-def _probe(binds: tuple[str, ...], level: Level) -> tuple[Backend | None, tuple[str, str]]:
-    """What this machine has, found by starting a sandbox; once a process."""
-    bwrap, python = which("bwrap"), which("python3")
-    if bwrap is None:
-        return None, ("bubblewrap isn't installed", "apt-get install bubblewrap")
+def _probe(name: str, level: Level, binds: tuple[str, ...]) -> Backend | _Missing:
+    """What this machine has of a backend, found by starting a sandbox; once a process."""
+    python = which("python3")
     if python is None:
-        return None, ("there's no python3 in /usr/bin for the supervisor", "apt-get install python3")
+        return _Missing("there's no python3 in /usr/bin for the supervisor", "apt-get install python3")
+    return _PROBES[name](level, binds, python)
+
+
+def _walled(
+    level: Level, name: str, start: Callable[..., subprocess.Popen[bytes]], beside: int = 1
+) -> Backend | _Missing:
+    """A backend of namespaces and a filter, where one program comes through it as it should."""
+    run = partial(carry_out, start, cwd=WORK, landlock=True, beside=beside)
+    outcome = run(_look())
+    if outcome.trouble or outcome.ends[0].status:
+        return _Missing(f"{name} fails: {outcome.trouble or 'its program failed'}", _USERNS)
+    landlock = outcome.ends[0].landlock
+    features = (
+        "user, pid, network, mount, ipc, uts and cgroup namespaces", "no capabilities", "no new privileges",
+        "seccomp", "no new user namespaces", *(["landlock"] if landlock else []), "read-only toolchains",
+        "sized file systems", "limits of each process", "limit of memory over all processes",
+        "an unprivileged user",
+    )  # fmt: skip
+    missing = () if landlock else ("landlock (a kernel from 5.13 on)",)
+    isolation = Isolation(level=level, backend=name, features=features, missing=missing)
+    return Backend(isolation=isolation, run=run)
+
+
+_USERNS = (
+    "allow unprivileged user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)"
+)
+
+
+def _look() -> Job:
+    return Job(commands=[Command(argv=["/bin/true"], env={}, limits=Limits(seconds=5))])
+
+
+def _bubblewrap(level: Level, binds: tuple[str, ...], python: str) -> Backend | _Missing:
+    bwrap = which("bwrap")
+    if bwrap is None:
+        return _Missing("bubblewrap isn't installed", "apt-get install bubblewrap")
     if filter_program() is None:
-        return None, ("no seccomp filter is known for this processor", "use level=paranoid")
-    outcome = Outcome(trouble="not tried")
+        return _Missing("no seccomp filter is known for this processor", "use level paranoid")
+    found: Backend | _Missing = _Missing("", "")
     for userns in (True, False):  # before bubblewrap 0.8 the filter alone forbids new user namespaces
+        start = partial(bubblewrap.start, bwrap=bwrap, python=python, disable_userns=userns, binds=binds)
+        found = _walled(level, "bubblewrap", start)
+        if isinstance(found, Backend):
+            break
+    return found
 
-        def start(userns: bool = userns, **given: Any) -> subprocess.Popen[bytes]:
-            return start_bubblewrap(
-                **given, bwrap=bwrap, python=python, seccomp=True, disable_userns=userns, binds=binds
-            )
 
-        from ..records import Limits
+def _unshare(level: Level, binds: tuple[str, ...], python: str) -> Backend | _Missing:
+    if which("unshare") is None:
+        return _Missing("there's no unshare", "apt-get install util-linux")
+    if filter_program() is None:
+        return _Missing("no seccomp filter is known for this processor", "use level paranoid")
+    return _walled(level, "unshare", partial(unshare.start, python=python, binds=binds), beside=2)
 
-        look = Command(argv=[which("true") or "/bin/true"], env={}, limits=Limits(seconds=5))
-        outcome = carry_out(start, Job(commands=[look]), cwd=bubblewrap.WORK, landlock=True)
-        if not outcome.trouble and outcome.ends[0].status == 0:
-            have = ["user, pid, net, mount, ipc, uts, cgroup namespaces", "no capabilities", "seccomp"]
-            have += ["no new user namespaces"] + (["landlock"] if outcome.ends[0].landlock else [])
-            have += ["read-only toolchains", "sized tmpfs", "rlimits", "total memory", "own user"]
-            missing = () if outcome.ends[0].landlock else ("landlock",)
-            isolation = Isolation(level=level, backend="bubblewrap", features=tuple(have), missing=missing)
-            return Backend(isolation=isolation, python=python, start=start, landlock=True), ("", "")
-    return None, (
-        f"bubblewrap fails: {outcome.trouble or 'its program failed'}",
-        "allow unprivileged user namespaces",
+
+def _gvisor(level: Level, binds: tuple[str, ...], python: str) -> Backend | _Missing:
+    runsc = which("runsc")
+    if runsc is None:
+        return _Missing("gVisor isn't installed", "apt-get install runsc")
+    carry = partial(gvisor.run, runsc=runsc, python=python, binds=binds)
+
+    def run(job: Job) -> Outcome:
+        """A program can end its own process 1 here: where sandboxes work otherwise, it's that."""
+        outcome = carry(job)
+        if outcome.trouble and not carry(_look()).trouble:
+            return replace(outcome, trouble="", broken=outcome.trouble)
+        return outcome
+
+    outcome = carry(_look())
+    if outcome.trouble or outcome.ends[0].status:
+        return _Missing(f"gVisor fails: {outcome.trouble or 'its program failed'}", "runsc do true")
+    features = (
+        "a kernel of its own (gVisor)", "pid, network, mount, ipc and uts namespaces", "no capabilities",
+        "no network but loopback", "read-only toolchains", "sized file systems", "limits of each process",
+        "limit of memory over all processes", "an unprivileged user",
+    )  # fmt: skip
+    isolation = Isolation(level=level, backend="gvisor", features=features)
+    return Backend(isolation=isolation, run=run, live=False)
+
+
+def _none(level: Level, binds: tuple[str, ...], python: str) -> Backend | _Missing:
+    isolation = Isolation(
+        level=level, backend="none", features=("limits of each process",), missing=("isolation",)
     )
+    return Backend(isolation=isolation, run=unconfined.run)
 
 
-def describe(isolation: Isolation) -> Mapping[str, Any]:
-    """For reports."""
-    return {"level": isolation.level, "backend": isolation.backend, "features": list(isolation.features)}
+_PROBES: Mapping[str, Callable[[Level, tuple[str, ...], str], Backend | _Missing]] = {
+    "bubblewrap": _bubblewrap,
+    "unshare": _unshare,
+    "gvisor": _gvisor,
+    "none": _none,
+}

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import subprocess
+from collections.abc import Sequence
 
-WORK = "/work"
-"""Where a program finds its files, and may write."""
-ETC = (
-    "alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "java-11-openjdk", "java-17-openjdk",
-    "java-21-openjdk", "php", "mono", "R", "perl", "openssl", "ghc",
-)  # fmt: skip
-"""What runtimes read below /etc; nothing else of it is there."""
-PASSWD = b"sandbox:x:65534:65534:sandbox:/work:/bin/sh\n"
-ENVIRONMENT: Mapping[str, str] = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": WORK,
-    "TMPDIR": "/tmp",
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-    "USER": "sandbox",
-}
+from .filesystem import PASSWD, WORK, links, readable
+from .job import supervisor_text
+from .process import begin, texts_open
+from .seccomp import filter_program
+
+
+def start(
+    *,
+    control: int,
+    report: int,
+    disk: int,
+    pass_fds: Sequence[int],
+    bwrap: str,
+    python: str,
+    disable_userns: bool,
+    binds: Sequence[str] = (),
+) -> subprocess.Popen[bytes]:
+    """A bubblewrap around the supervisor, as a user that owns nothing where we are root."""
+    with texts_open(supervisor_text(), PASSWD, filter_program() or b"") as (supervisor, passwd, seccomp):
+        words = command(
+            [python, "-I", "-S", "-B", "/supervisor.py", str(control), str(report)],
+            bwrap=bwrap, disk=disk, supervisor=supervisor, passwd=passwd, seccomp=seccomp,
+            disable_userns=disable_userns, binds=binds,
+        )  # fmt: skip
+        return begin(words, (supervisor, passwd, seccomp, *pass_fds))
 
 
 def command(
@@ -31,7 +39,7 @@ def command(
     disk: int,
     supervisor: int,
     passwd: int,
-    seccomp: int | None,
+    seccomp: int,
     disable_userns: bool,
     binds: Sequence[str] = (),
 ) -> list[str]:
@@ -48,8 +56,8 @@ def command(
     words = [
         bwrap, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox",
         "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL", "--clearenv",
-        "--ro-bind", "/usr", "/usr", *_roots(), *_etc(),
-        *(word for place in binds for word in ("--ro-bind", place, place)),
+        *(word for place in readable(binds) for word in ("--ro-bind", place, place)),
+        *(word for place, target in links().items() for word in ("--symlink", target, place)),
         "--proc", "/proc", "--dev", "/dev",
         "--size", str(max(1 << 20, size // 4)), "--perms", "1777", "--tmpfs", "/dev/shm",
         "--remount-ro", "/dev", "--size", str(size), "--perms", "1777", "--tmpfs", "/tmp",
@@ -59,22 +67,4 @@ def command(
     ]  # fmt: skip
     if disable_userns:
         words.append("--disable-userns")
-    if seccomp is not None:
-        words += ["--seccomp", str(seccomp)]
-    return [*words, "--", *inside]
-
-
-def _roots() -> Iterator[str]:
-    """/bin, /lib and their kin: links into /usr, or folders of their own on older systems."""
-    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        place = Path("/") / name
-        if place.is_symlink():
-            yield from ("--symlink", os.readlink(place), str(place))
-        elif place.is_dir():
-            yield from ("--ro-bind", str(place), str(place))
-
-
-def _etc() -> Iterator[str]:
-    for name in ETC:
-        if (place := Path("/etc") / name).exists():
-            yield from ("--ro-bind", str(place), str(place))
+    return [*words, "--seccomp", str(seccomp), "--", *inside]

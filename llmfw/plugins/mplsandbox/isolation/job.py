@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,9 @@ class End:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a job. ``trouble``: why the sandbox itself failed, empty where it didn't."""
+    """What became of a job. ``trouble``: why the sandbox itself failed, empty where it didn't; ``broken``:
+    how a program ended its own sandbox.
+    """
 
     ends: Sequence[End] = ()
     stdout: bytes = b""
@@ -101,6 +103,7 @@ class Outcome:
     outputs: Mapping[str, bytes] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
+    broken: str = ""
 
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -113,54 +116,99 @@ def supervisor_text() -> bytes:
     return (Path(__file__).parent / "supervisor.py").read_bytes()
 
 
-def carry_out(start: Start, job: Job, *, cwd: str, landlock: bool) -> Outcome:
-    """Run a job to its end. Nothing of it is alive, and no descriptor is open, when this returns."""
+def carry_out(
+    start: Start,
+    job: Job,
+    *,
+    cwd: str,
+    landlock: bool = False,
+    captured: bool = False,
+    unconfined: bool = False,
+    beside: int = 1,
+) -> Outcome:
+    """Run a job to its end. Nothing of it is alive, and no descriptor is open, when this returns.
+
+    Args:
+        captured: only two pipes cross the wall; the supervisor keeps what the commands read and write.
+        unconfined: nothing holds the commands.
+        beside: processes of the sandbox itself that the kernel counts with theirs.
+    """
     with _Pipes() as pipes:
         control_in, control = pipes.pair()
         report, report_out = pipes.pair()
-        given, stdin = pipes.pair()
-        stdout, stdout_in = pipes.pair()
-        stderr, stderr_in = pipes.pair()
-        theirs = [given, stdout_in, stderr_in]
-        ours = {stdout: _Sink(job.output), stderr: _Sink(job.output), report: _Sink(_OUTPUTS)}
-        sends = {stdin: job.stdin}
-        heard = -1
-        if job.heard is not None:
-            heard, heard_in = pipes.pair()
-            told_out, told = pipes.pair()
-            theirs += [heard_in, told_out]
-            ours[heard], sends[told] = _Sink(job.heard), job.said
-        stdio = [*theirs, *job.channels]
+        sinks, sends, stdio = {report: _Sink(_OUTPUTS)}, dict[int, bytes](), list[int]()
+        names: dict[str, int] = {}
+        if not captured:
+            given, stdin = pipes.pair()
+            names["stdout"], stdout_in = pipes.pair()
+            names["stderr"], stderr_in = pipes.pair()
+            stdio += [given, stdout_in, stderr_in]
+            sends[stdin] = job.stdin
+            if job.heard is not None:
+                names["heard"], heard_in = pipes.pair()
+                told_out, told = pipes.pair()
+                stdio += [heard_in, told_out]
+                sends[told] = job.said
+            limits = {"heard": job.heard or 0}
+            sinks |= {fd: _Sink(limits.get(name, job.output)) for name, fd in names.items()}
+        theirs = [*stdio, *job.channels]
         disk = max(command.limits.disk for command in job.commands)
         process = start(
-            control=control_in, report=report_out, disk=disk, pass_fds=(control_in, report_out, *stdio)
+            control=control_in, report=report_out, disk=disk, pass_fds=(control_in, report_out, *theirs)
         )
         try:
-            pipes.close(control_in, report_out, *theirs)
-            sends[control] = _frame(job, stdio, cwd=cwd, landlock=landlock)
+            pipes.close(control_in, report_out, *stdio)
+            sends[control] = _frame(
+                job,
+                theirs,
+                cwd=cwd,
+                landlock=landlock,
+                captured=captured,
+                unconfined=unconfined,
+                beside=beside,
+            )
             allowed = sum(command.limits.wall_seconds for command in job.commands) + _GRACE
-            trouble = _attend(process, pipes, ours, sends, control, allowed, quiet={report})
+            trouble = _attend(process, pipes, sinks, sends, control, allowed, quiet={report})
         finally:
             _end(process)
         words = process.stderr.read(4096).decode("utf-8", "replace").strip() if process.stderr else ""
-    outcome = _told(ours[report].data, trouble or words)
-    overflow = any(sink.full for fd, sink in ours.items() if fd != report)
-    return Outcome(
-        ends=outcome.ends, stdout=bytes(ours[stdout].data), stderr=bytes(ours[stderr].data),
-        heard=bytes(ours[heard].data) if heard >= 0 else b"", overflow=overflow, outputs=outcome.outputs,
-        refused=outcome.refused, trouble="" if outcome.ends or overflow else outcome.trouble,
-    )  # fmt: skip
+    outcome = _told(sinks[report].data, trouble or words)
+    if not captured:
+        texts: dict[str, Any] = {name: bytes(sinks[fd].data) for name, fd in names.items()}
+        overflow = any(sinks[fd].full for fd in names.values())
+        outcome = replace(outcome, overflow=overflow, **texts)
+    else:
+        outcome = _cut(outcome, job)
+    return replace(outcome, trouble="" if outcome.ends or outcome.overflow else outcome.trouble)
 
 
-def _frame(job: Job, stdio: Sequence[int], *, cwd: str, landlock: bool) -> bytes:
+def _cut(outcome: Outcome, job: Job) -> Outcome:
+    """What was captured, up to its limits."""
+    limits = {"stdout": job.output, "stderr": job.output, "heard": job.heard or 0}
+    texts: dict[str, Any] = {name: getattr(outcome, name) for name in limits}
+    over = any(len(text) > limits[name] for name, text in texts.items())
+    cut = {name: text[: limits[name]] for name, text in texts.items()}
+    return replace(outcome, overflow=over, **cut)
+
+
+def _frame(
+    job: Job, stdio: Sequence[int], *, cwd: str, landlock: bool, captured: bool, unconfined: bool, beside: int
+) -> bytes:
+    called = job.heard is not None
+    asked = {
+        "stdin": len(job.stdin), "output": job.output, "said": len(job.said) if called else None,
+        "heard": job.heard,
+    }  # fmt: skip
     told = {
         "commands": [command.told() for command in job.commands], "cwd": cwd,
         "files": [[path, len(data), mode] for path, (data, mode) in job.files.items()],
-        "outputs": list(job.outputs), "output_bytes": _OUTPUTS - (1 << 20), "landlock": landlock,
-        "stdio": list(stdio),
+        "outputs": list(job.outputs), "output_bytes": _OUTPUTS - (1 << 24), "landlock": landlock,
+        "stdio": list(stdio), "captured": asked if captured else None, "unconfined": unconfined,
+        "beside": beside,
     }  # fmt: skip
     text = json.dumps(told).encode()
-    return b"".join((struct.pack("<Q", len(text)), text, *(data for data, _ in job.files.values())))
+    texts = (job.stdin, job.said if called else b"") if captured else ()
+    return b"".join((struct.pack("<Q", len(text)), text, *(data for data, _ in job.files.values()), *texts))
 
 
 def _attend(
@@ -244,7 +292,12 @@ def _told(report: bytes | bytearray, trouble: str) -> Outcome:
             at += count
         else:
             refused[path] = count
-    return Outcome(ends=[End(**end) for end in told["ends"]], outputs=outputs, refused=refused)
+    texts = dict[str, Any]()
+    for name, count in zip(("stdout", "stderr", "heard"), told["captured"]):
+        texts[name] = data[at : at + count]
+        at += count
+    ends = [End(**end) for end in told["ends"]]
+    return Outcome(ends=ends, outputs=outputs, refused=refused, **texts)
 
 
 class _Sink:

@@ -7,9 +7,13 @@ holds either descriptor, can signal process 1 of its own namespace, or can look 
 
 A job is a frame: 8 bytes of length, then JSON, then the files' bytes one after another:
 ``{"commands": [{"argv", "env", "limits", "builtin", "quiet"}], "cwd", "files": [[path, size, mode]],
-"outputs": [path], "output_bytes", "landlock", "stdio": [in, out, err, more...]}``. A report is a frame
-likewise: ``{"ends": [{"status", "why", "wall", "cpu", "memory", "largest", "tasks", "landlock", "started"}],
-"outputs": [[path, size or refusal]]}`` and the files' bytes.
+"outputs": [path], "output_bytes", "landlock", "beside", "stdio": [in, out, err, more...]}``. A report is a
+frame likewise: ``{"ends": [{"status", "why", "wall", "cpu", "memory", "largest", "tasks", "landlock", "started"}],
+"outputs": [[path, size or refusal]], "captured": [size, ...]}`` and the files' bytes.
+
+Where descriptors can't cross the wall (gVisor), ``captured`` gives what the commands read, and has what
+they write kept in files and sent with the report: ``{"stdin": size, "said": size or null, "output": limit,
+"heard": limit}``. Where there is no wall (``unconfined``), only its own descendants are counted and ended.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 CLOCK = os.sysconf("SC_CLK_TCK")
 LIBC = ctypes.CDLL(None, use_errno=True)
 SELF = os.getpid()
+CONFINED = True
+"""Whether all other processes in sight are of the job."""
 
 
 def read_exactly(fd: int, count: int) -> bytes:
@@ -133,8 +139,8 @@ def find(base: str, pattern: str) -> list[str]:
 class Use:
     """Sampled while they run, completed by what the kernel counted of the dead."""
 
-    def __init__(self, cwd: str, disk: int) -> None:
-        self.cwd, self.tasks, self.full = cwd, 0, False
+    def __init__(self, disk: int) -> None:
+        self.tasks, self.full = 0, False
         self.names = 256 + 256 * disk
         """Files that it may have: each takes memory of the kernel's that no file system counts."""
         self.before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -144,9 +150,7 @@ class Use:
         reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = reaped.ru_utime + reaped.ru_stime - self.before.ru_utime - self.before.ru_stime
         kib, tasks, found = 0, 0, []
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) == SELF:
-                continue
+        for name in mine():
             try:
                 with open("/proc/%s/stat" % name, "rb") as file:
                     fields = file.read().rpartition(b")")[2].split()
@@ -158,31 +162,55 @@ class Use:
                 tasks += int(fields[17])
                 found.append(name)
             cpu += sum(map(int, fields[11:15])) / CLOCK
-            kib += number(status, b"RssAnon:") + number(status, b"RssShmem:")
-        for place in {self.cwd, "/tmp"}:
-            try:
-                about = os.statvfs(place)
-            except OSError:
-                continue
+            kib += number(status, b"RssAnon:") + number(status, b"RssShmem:") or number(status, b"VmRSS:")
+        for place in PLACES:
+            about = os.statvfs(place)
             kib += (about.f_blocks - about.f_bfree) * about.f_frsize // 1024
             self.full = self.full or about.f_bfree == 0 or about.f_files - about.f_ffree > self.names
         self.tasks = max(self.tasks, tasks)
         return cpu, kib / 1024, tasks, found
 
     def shared(self, found: list[str]) -> float:
-        """MiB with shared pages counted once; dearer to read."""
-        kib = 0
+        """MiB with shared pages counted once; dearer to read; 0.0 where the kernel doesn't say (gVisor)."""
+        kib, known = 0, False
         for name in found:
             try:
                 with open("/proc/%s/smaps_rollup" % name, "rb") as file:
                     text = file.read()
             except OSError:
                 continue
+            known = True
             kib += number(text, b"Pss_Anon:") + number(text, b"Pss_Shmem:")
-        for place in {self.cwd, "/tmp"}:
+        if not known:
+            return 0.0
+        for place in PLACES:
             about = os.statvfs(place)
             kib += (about.f_blocks - about.f_bfree) * about.f_frsize // 1024
         return kib / 1024
+
+
+PLACES = []  # type: list[str]
+"""File systems that count as the job's memory: those in memory that it may write."""
+
+
+def mine() -> list[str]:
+    """Numbers of the job's processes."""
+    names = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != SELF]
+    if CONFINED:
+        return names
+    parents = {}
+    for name in names:
+        try:
+            with open("/proc/%s/stat" % name, "rb") as file:
+                parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+        except OSError:
+            continue
+    found = {SELF}
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        if not more:
+            return [str(pid) for pid in found - {SELF}]
+        found |= more
 
 
 def number(text: bytes, key: bytes) -> int:
@@ -250,9 +278,13 @@ def child(command: dict[str, Any], job: dict[str, Any], ready: int) -> None:
         (resource.RLIMIT_FSIZE, (limits["disk"] + 1) << 20),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_MEMLOCK, 1 << 16),
-        (resource.RLIMIT_NPROC, limits["processes"] + 1),
+        (resource.RLIMIT_NPROC, limits["processes"] + job["beside"]),
     ):
-        resource.setrlimit(what, (value, value))
+        try:
+            resource.setrlimit(what, (value, value))
+        except ValueError:
+            if job["captured"] is None:  # gVisor's kernel lets some of them alone; what is sampled holds
+                raise
     if limits["address"]:
         resource.setrlimit(resource.RLIMIT_AS, (limits["address"] << 20,) * 2)
     if job["landlock"]:
@@ -281,7 +313,7 @@ def child(command: dict[str, Any], job: dict[str, Any], ready: int) -> None:
 def carry_out(command: dict[str, Any], job: dict[str, Any], control: int) -> dict[str, Any]:
     """Run one command to its end or to a limit. -> What became of it."""
     limits = command["limits"]
-    use = Use(job["cwd"], limits["disk"])
+    use = Use(limits["disk"])
     heard, ready = os.pipe()
     began = time.monotonic()
     pid = os.fork()
@@ -306,7 +338,7 @@ def carry_out(command: dict[str, Any], job: dict[str, Any], control: int) -> dic
             break
         cpu, total, _, found = use.look()
         if total > limits["memory"]:
-            total = use.shared(found)
+            total = use.shared(found) or total
         memory = max(memory, total)
         if total > limits["memory"]:
             why = "memory"
@@ -316,7 +348,7 @@ def carry_out(command: dict[str, Any], job: dict[str, Any], control: int) -> dic
             why = "wall"
         elif use.full:
             why = "disk"
-        elif stopped(control):
+        elif stopped(control) or overflowing(job):
             why = "stopped"
         if why:
             break
@@ -324,14 +356,16 @@ def carry_out(command: dict[str, Any], job: dict[str, Any], control: int) -> dic
     last = use.look()
     memory = max(memory, last[1] if last[1] <= limits["memory"] else 0.0)
     while True:  # process 1 reaches all but itself
-        try:
-            os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        left = mine()
+        for name in left:
+            try:
+                os.kill(int(name), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         for gone, told in reap(wait=True):
             if gone == pid and status is None:
                 status = told
-        if not others():
+        if not left:
             break
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - use.before.ru_utime - use.before.ru_stime
@@ -360,10 +394,6 @@ def reap(wait: bool = False) -> list[tuple[int, int]]:
         found.append((pid, status))
 
 
-def others() -> bool:
-    return any(name.isdigit() and int(name) != SELF for name in os.listdir("/proc"))
-
-
 def stopped(control: int) -> bool:
     """Whether the parent outside asks for the end (or is gone)."""
     try:
@@ -371,6 +401,35 @@ def stopped(control: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def overflowing(job: dict[str, Any]) -> bool:
+    """Whether a file that keeps what commands write is above its limit."""
+    return any(os.fstat(fd).st_size > limit for fd, limit in job.get("kept", ()))
+
+
+def scratch() -> int:
+    """An open file without a name."""
+    name = "/tmp/.scratch-%d" % SELF
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.unlink(name)
+    return fd
+
+
+def capture(job: dict[str, Any], control: int) -> None:
+    """Give the commands files in place of pipes."""
+    asked = job["captured"]
+    given = scratch()
+    write_all(given, read_exactly(control, asked["stdin"]))
+    os.lseek(given, 0, os.SEEK_SET)
+    job["stdio"] = [given, scratch(), scratch()]
+    job["kept"] = [(fd, asked["output"]) for fd in job["stdio"][1:]]
+    if asked["said"] is not None:
+        said = scratch()
+        write_all(said, read_exactly(control, asked["said"]))
+        os.lseek(said, 0, os.SEEK_SET)
+        job["stdio"] += [scratch(), said]
+        job["kept"].append((job["stdio"][3], asked["heard"]))
 
 
 def main(control: int, report: int) -> None:
@@ -383,12 +442,18 @@ def main(control: int, report: int) -> None:
     cwd = job["cwd"]
     for path, size, mode in job["files"]:
         put(cwd, path, read_exactly(control, size), mode)
+    if job["captured"] is not None:
+        capture(job, control)
+    global CONFINED
+    if job["unconfined"]:
+        CONFINED = False
+        LIBC.prctl(36, 1, 0, 0, 0)  # orphans of its descendants become its children
+    else:
+        PLACES.extend(sorted({cwd, "/tmp", "/dev/shm"}))
     os.set_blocking(control, False)
     ends = []
     for command in job["commands"]:
-        command["quiet"] = (
-            os.open("/tmp", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC) if command["quiet"] else None
-        )
+        command["quiet"] = scratch() if command["quiet"] else None
         ends.append(carry_out(command, job, control))
         if ends[-1]["status"] != 0 or ends[-1]["why"]:
             if command["quiet"] is not None:
@@ -404,7 +469,9 @@ def main(control: int, report: int) -> None:
                 outputs.append([path, len(got)])
             else:
                 outputs.append([path, got])
-    write_frame(report, {"ends": ends, "outputs": outputs}, blobs)
+    kept = [os.pread(fd, limit + 1, 0) for fd, limit in job.get("kept", ())]
+    told = {"ends": ends, "outputs": outputs, "captured": [len(one) for one in kept]}
+    write_frame(report, told, blobs + kept)
 
 
 if __name__ == "__main__":

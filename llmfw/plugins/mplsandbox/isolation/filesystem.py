@@ -1,0 +1,41 @@
+"""What a sandbox sees of the machine: the same for every backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+WORK = "/work"
+"""Where a program finds its files, and may write."""
+_ETC = (
+    "alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "java-11-openjdk", "java-17-openjdk",
+    "java-21-openjdk", "php", "mono", "R", "perl", "openssl", "ghc",
+)  # fmt: skip
+"""What runtimes read below /etc; nothing else of it is there."""
+PASSWD = b"sandbox:x:65534:65534:sandbox:/work:/bin/sh\n"
+ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": WORK,
+    "TMPDIR": "/tmp",  # noqa: S108 - of the sandbox
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "USER": "sandbox",
+}
+_ROOTS = tuple(Path("/") / name for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"))
+
+
+def links() -> dict[str, str]:
+    """/bin, /lib and their kin where they're links into /usr."""
+    return {str(place): os.readlink(place) for place in _ROOTS if place.is_symlink()}
+
+
+def readable(binds: Sequence[str] = ()) -> list[str]:
+    """Folders and files of the machine that programs may read, at their own places.
+
+    Args:
+        binds: more of them.
+    """
+    folders = [str(place) for place in _ROOTS if place.is_dir() and not place.is_symlink()]
+    etc = [str(place) for name in _ETC if (place := Path("/etc") / name).exists()]
+    return ["/usr", *folders, *etc, *binds]

@@ -1,0 +1,148 @@
+"""The thirty attacks, as root and as an unprivileged user, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmfw.plugins.mplsandbox.attacks import attacks, carry_out, survivors
+from llmfw.plugins.mplsandbox.executor import Sandbox
+from llmfw.plugins.mplsandbox.isolation.backends import SandboxUnavailable
+from llmfw.plugins.mplsandbox.isolation.seccomp import NUMBERS, filter_program
+from llmfw.plugins.mplsandbox.records import Level, Request
+
+
+def test_there_are_thirty_with_numbers_of_their_own() -> None:
+    assert [one.number for one in attacks()] == list(range(1, 31))
+
+
+@pytest.mark.parametrize("number", range(1, 31))
+@pytest.mark.parametrize(
+    ("level", "name"), [("strict", "bubblewrap"), ("strict", "unshare"), ("paranoid", "gvisor")]
+)
+def test_an_attack_is_held(level: Level, name: str, number: int) -> None:
+    try:
+        sandbox = Sandbox(level, name=name)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    [held] = carry_out(sandbox, [attacks()[number - 1]])
+    assert not held.wrong, held
+
+
+def test_an_attack_that_gets_through_is_told_as_such(sandbox: Sandbox) -> None:
+    """The judge is judged: each attack's expectation is turned round, and each is found to be broken."""
+    harmless = Request(code="print('hello')", lang="python")
+    for one in attacks():
+        if one.verdicts == ("OK",) and one.says is None:
+            continue
+        request = replace(one.request, code=harmless.code, outputs=())
+        [held] = carry_out(sandbox, [replace(one, request=request)])
+        assert held.wrong or one.number in (20, 30), one.name
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_all_are_held_for_an_unprivileged_user(tmp_path: Path) -> None:
+    """A user without a home, who may read the checkout as far as the sandbox needs it."""
+    package = Path(sys.modules["llmfw"].__file__).parent.parent
+    copy = tmp_path / "site"
+    copy.mkdir()
+    subprocess.run(["cp", "-r", package / "llmfw", copy], check=True)
+    for place in (tmp_path, *tmp_path.parents):
+        if place.stat().st_uid == 0 and place != Path("/") and not place.stat().st_mode & 0o001:
+            place.chmod(place.stat().st_mode | 0o011)
+    code = (
+        "import sys, json; sys.path.insert(0, sys.argv[1])\n"
+        "from llmfw.plugins.mplsandbox.attacks import carry_out\n"
+        "from llmfw.plugins.mplsandbox.executor import Sandbox\n"
+        "import os; assert os.getuid() == 4242\n"
+        "print(json.dumps([[h.attack.name, h.wrong] for h in carry_out(Sandbox())]))"
+    )
+    words = [
+        "setpriv",
+        "--reuid=4242",
+        "--regid=4242",
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-c",
+        code,
+        copy,
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, cwd="/", env={"PATH": "/usr/bin:/bin"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout)
+    assert len(told) == 30 and not [one for one in told if one[1]], told
+
+
+def test_a_killed_parent_takes_its_sandboxes_along(tmp_path: Path) -> None:
+    code = (
+        "from llmfw.plugins.mplsandbox.executor import Sandbox\n"
+        "from llmfw.plugins.mplsandbox.records import Case, Limits, Request\n"
+        "Sandbox().run(Request(code='import time; time.sleep(30)', lang='python', cases=[Case()],"
+        " files={'mark-%s': ''}))"
+    )
+    mark = f"m{os.getpid()}"
+    process = subprocess.Popen([sys.executable, "-c", code % mark], start_new_session=True)
+    try:
+        found: list[int] = []
+        for _ in range(200):
+            found = _sleepers(process.pid)
+            if found:
+                break
+            os.sched_yield()
+            subprocess.run(["sleep", "0.05"], check=True)
+        assert found, "it never began"
+    finally:
+        process.kill()
+        process.wait()
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in found):
+            break
+        subprocess.run(["sleep", "0.05"], check=True)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+
+
+def _sleepers(parent: int) -> list[int]:
+    """Processes below one of ours that run the program."""
+    below, waiting = list[int](), [parent]
+    while waiting:
+        pid = waiting.pop()
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                children = [int(word) for word in task.read_text().split()]
+            except OSError:
+                continue
+            below += children
+            waiting += children
+    return [pid for pid in below if b"main.py" in _command(pid)]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_survivors_are_found_by_their_mark() -> None:
+    mark = f"marked-{os.getpid()}"
+    process = subprocess.Popen([sys.executable, "-c", f"import time; '{mark}'; time.sleep(30)"])
+    try:
+        assert survivors(mark) == [process.pid]
+    finally:
+        process.kill()
+        process.wait()
+    assert survivors(mark) == []
+
+
+def test_the_filter_knows_two_processors_and_says_so_of_others() -> None:
+    for machine, numbers in NUMBERS.items():
+        program = filter_program(machine)
+        assert program is not None and len(program) % 8 == 0
+        assert len(set(numbers.values())) == len(numbers), "two calls of one number"
+    assert filter_program("riscv64") is None

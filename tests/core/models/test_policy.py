@@ -226,9 +226,13 @@ def test_padding_on_the_left_or_right_gives_equal_logps(tiny, batch_of) -> None:
     torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_four_dimensional_mask_keeps_packed_neighbours_apart(tiny, batch_of, attention) -> None:
-    """One row holds two texts and two padding positions; each text keeps the log-probs that it has alone."""
+@pytest.mark.parametrize(("attention", "within"), [("sdpa", 1e-9), ("eager", 1e-6)])
+def test_a_four_dimensional_mask_keeps_packed_neighbours_apart(tiny, batch_of, attention, within) -> None:
+    """One row holds two texts and two padding positions; each text keeps the log-probs that it has alone.
+
+    transformers' eager attention takes its softmax in float32, whatever the model's dtype: its sums over 4 and
+    over 9 positions differ by that rounding on some processors.
+    """
     first, second = (5, 9, 2, 31), (7, 36, 3)
     module = build_model(replace(tiny(), attention=attention)).module.double()
     alone = torch.cat([LocalPolicy(module).logps(batch_of([(ids, 1)])) for ids in (first, second)])
@@ -242,7 +246,7 @@ def test_a_four_dimensional_mask_keeps_packed_neighbours_apart(tiny, batch_of, a
         target=torch.tensor([9, 2, 31, 36, 3]),
     )
     got = LocalPolicy(module).logps(packed)
-    torch.testing.assert_close(got, alone, rtol=0, atol=1e-9)
+    torch.testing.assert_close(got, alone, rtol=0, atol=within)
     grads = torch.autograd.grad(got.sum(), list(module.parameters()))
     assert all(bool(torch.isfinite(grad).all()) for grad in grads)
 

@@ -230,8 +230,8 @@ def test_padding_on_the_left_or_right_gives_equal_logps(tiny, batch_of) -> None:
 def test_a_four_dimensional_mask_keeps_packed_neighbours_apart(tiny, batch_of, attention, within) -> None:
     """One row holds two texts and two padding positions; each text keeps the log-probs that it has alone.
 
-    transformers' eager attention takes its softmax in float32, whatever the model's dtype: its sums over 4 and
-    over 9 positions differ by that rounding on some processors.
+    transformers' eager attention takes its softmax in float32, whatever the model's dtype: its sums over 4
+    and over 9 positions differ by that rounding on some processors.
     """
     first, second = (5, 9, 2, 31), (7, 36, 3)
     module = build_model(replace(tiny(), attention=attention)).module.double()

@@ -8,8 +8,8 @@ holds either descriptor, can signal process 1 of its own namespace, or can look 
 A job is a frame: 8 bytes of length, then JSON, then the files' bytes one after another:
 ``{"commands": [{"argv", "env", "limits", "builtin", "quiet"}], "cwd", "files": [[path, size, mode]],
 "outputs": [path], "output_bytes", "landlock", "beside", "stdio": [in, out, err, more...]}``. A report is a
-frame likewise: ``{"ends": [{"status", "why", "wall", "cpu", "memory", "largest", "tasks", "landlock", "started"}],
-"outputs": [[path, size or refusal]], "captured": [size, ...]}`` and the files' bytes.
+frame likewise: ``{"ends": [{"status", "why", "wall", "cpu", "memory", "largest", "tasks", "landlock",
+"started"}], "outputs": [[path, size or refusal]], "captured": [size, ...]}`` and the files' bytes.
 
 Where descriptors can't cross the wall (gVisor), ``captured`` gives what the commands read, and has what
 they write kept in files and sent with the report: ``{"stdin": size, "said": size or null, "output": limit,

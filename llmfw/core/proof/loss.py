@@ -159,7 +159,7 @@ def _ways(job: Job) -> Iterator[tuple[str, list[Batch]]]:
     if trainer.micro_batch > 1:
         yield "sample by sample", batches(1)
     if together > trainer.micro_batch:
-        yield f"all {together} samples at once", batches(together)
+        yield "all samples at once", batches(together)
     if together % 2 == 0:
         yield "two processes' shares, summed up", batches(1, world=2)
     if job.layer.layout != "padded" and "padded" in _allowed(job):

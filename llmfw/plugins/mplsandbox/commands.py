@@ -13,6 +13,8 @@ import click
 from llmfw import LlmfwError
 
 from .records import Case, Checker, Level, Limits, Request, Result, Stage
+from .service_commands import service_commands
+from .wire import case_of, parse, told
 
 if TYPE_CHECKING:
     from .executor import Sandbox
@@ -169,50 +171,24 @@ def _cases(file: str) -> list[Case]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        try:
-            found.append(case_of(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise _FileError(
-                "TESTS", f"isn't a test: {error}",
-                mend='write {"stdin": "4", "expected": "8"} a line, or {"args": [4], "expected": 8}',
-                file=Path(file), line=number,
-            ) from error  # fmt: skip
+        found.append(case_of(parse(line, file=file, line=number), file=file, line=number))
     return found
 
 
-def case_of(row: Any) -> Case:
-    """A test from its JSON object.
-
-    Raises:
-        TypeError: it's no object, or has keys that no test has.
-    """
-    if not isinstance(row, dict):
-        raise TypeError("a JSON object is expected")
-    known = {"stdin", "expected", "args", "kwargs"}
-    if odd := sorted(row.keys() - known):
-        raise TypeError(f"unknown key {odd[0]!r}; known are {', '.join(sorted(known))}")
-    return Case(**row)
-
-
 @group.command("languages")
+@click.option("--versions", is_flag=True, help="Ask their tools, in a sandbox, which version they are.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as json.")
-def languages_(as_json: bool) -> None:
+def languages_(versions: bool, as_json: bool) -> None:
     """List the languages: what each runs with here, or which package brings it."""
-    from .languages import languages
+    from .toolchains import language_rows
 
-    rows: list[dict[str, Any]] = [
-        {
-            "id": one.id, "name": one.name, "aliases": list(one.aliases), "here": not one.missing(),
-            "missing": list(one.missing()), "packages": list(one.packages),
-        }
-        for one in languages().values()
-    ]  # fmt: skip
+    rows = language_rows(_open("strict", (), "") if versions else None)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
         wanted = f"no {', '.join(row['missing'])}: apt-get install {' '.join(row['packages'])}"
-        state = "yes" if row["here"] else wanted
+        state = row.get("version", "yes") if row["here"] else wanted
         click.echo(f"{row['id']:<12} {row['name']:<12} {state}")
 
 
@@ -249,24 +225,6 @@ def doctor(level: Level, binds: tuple[str, ...], phrase: str, as_json: bool) -> 
         raise click.exceptions.Exit(8)
 
 
-def told(result: Result) -> dict[str, Any]:
-    """A result as JSON; files that came back as text with escapes."""
-    from dataclasses import asdict
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(one) for key, one in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(one) for one in value]
-        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-
-    from .verdicts import reward
-
-    more = {"passed": result.passed, "total": result.total, "pass_rate": result.pass_rate}
-    found: dict[str, Any] = plain(asdict(result))
-    return {**found, **more, "reward": reward(result)}
-
-
 def _line(result: Result) -> str:
     stage = result.cases[0] if result.cases else result.compile
     detail = f" ({stage.detail})" if stage is not None and stage.detail else ""
@@ -291,3 +249,7 @@ def _table(result: Result) -> None:
         click.echo(f"{number:>4}  {stage.verdict:<3}  {_usage(stage)}  {stage.detail}")
     passed = f"{result.passed} of {result.total} passed"
     click.echo(f"{result.lang}: {result.verdict}, {passed}; held by {_held(result)}")
+
+
+for _command in service_commands(_sandbox_options):
+    group.add_command(_command)

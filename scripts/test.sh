@@ -4,21 +4,36 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh test
 
-# What some tests need of the machine. Where it can't be had, they say why they are skipped.
-need() { # need PACKAGE REASON COMMAND...: any one of the commands will do
-  local package=$1 reason=$2 name
-  shift 2
-  for name in "$@"; do command -v "$name" >/dev/null && return; done
-  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-    echo "Installing $package for $reason"
-    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$package"; } \
-      >/dev/null 2>&1 || echo "warning: $package could not be installed; $reason will be skipped"
-  else
-    echo "warning: no $package here and no right to install it; $reason will be skipped"
-  fi
+# What some tests need of the machine: a program, and the Debian package that brings it. Where it can't be had, they
+# say why they are skipped.
+wanted=(
+  "chromium|google-chrome|chromium-browser:chromium" "g++:g++"
+  # the sandbox, its languages and its analysers
+  bwrap:bubblewrap runsc:runsc python3:python3 node:nodejs tsc:node-typescript javac:openjdk-17-jdk-headless gcc:gcc
+  rustc:rustc go:golang-go perl:perl ruby:ruby php:php-cli luac5.4:lua5.4 mcs:mono-mcs mono:mono-runtime
+  Rscript:r-base-core ocamlc:ocaml-nox cppcheck:cppcheck flawfinder:flawfinder shellcheck:shellcheck luacheck:lua-check
+)
+have_system() { # have_system PROGRAM|PROGRAM...: in the system's own folders, which sandboxes see
+  local name
+  for name in ${1//|/ }; do [[ -x /usr/bin/$name || -x /usr/local/bin/$name || -x /usr/sbin/$name ]] && return; done
+  return 1
 }
-need chromium "the browser tests" chromium google-chrome chromium-browser
-need g++ "the tests of compiled training" g++
+absent=()
+for one in "${wanted[@]}"; do have_system "${one%%:*}" || absent+=("${one##*:}"); done
+if ((${#absent[@]})); then
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    echo "Installing ${absent[*]}"
+    apt-get -qq update >/dev/null 2>&1 || true
+    # together, and one by one where that fails: what can't be had costs its own tests only
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "${absent[@]}" >/dev/null 2>&1 ||
+      for one in "${absent[@]}"; do
+        DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$one" >/dev/null 2>&1 ||
+          echo "warning: $one could not be installed; the tests that need it will be skipped"
+      done
+  else
+    echo "warning: no ${absent[*]} here and no right to install them; the tests that need them will be skipped"
+  fi
+fi
 
 # Two workers on two cores: one thread each. No model hub, no telemetry, no colours in what tests compare.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false

@@ -97,27 +97,25 @@ class Sandbox:
         """
         asked = Request(code=request, **fields) if isinstance(request, str) else request
         _check(asked)
-        lang, confidence = _language(asked)
+        lang, confidence, code = _language(asked)
+        asked = replace(asked, code=code)
         built = self._build(asked, lang, confidence)
         if built.compile is not None and built.compile.verdict != "OK":
-            verdict: Verdict = built.compile.verdict
-            why = built.compile.detail
-            failed = tuple(Stage(verdict=verdict, detail=why) for _ in self._cases(asked))
-            return self._result(asked, built, verdict, failed)
+            failed = tuple(self._broken(built.compile) for _ in self._cases(asked))
+            return self._result(asked, built, built.compile.verdict, failed)
         stages: list[Stage] = []
-        compiled = built.compile
         for case in self._cases(asked):
-            outcome = self._case(asked, built, case)
-            if outcome.syntax is not None:
-                return self._result(
-                    asked, replace(built, compile=outcome.syntax), outcome.syntax.verdict,
-                    tuple(replace(outcome.syntax, stdout="", stderr="") for _ in self._cases(asked)),
-                )  # fmt: skip
-            stages.append(outcome.stage)
-        if not stages and compiled is None:
-            compiled = self._look(built)
-            return self._result(asked, replace(built, compile=compiled), compiled.verdict, ())
-        return self._result(asked, built, worst([one.verdict for one in stages]), tuple(stages))
+            stages.append(self._case(asked, built, case))
+            if stages[-1].verdict == "RE" and built.compile is None:
+                looked = self._look(built)
+                built = replace(built, compile=looked)
+                if looked.verdict == "CE":
+                    stages = [self._broken(looked) for _ in self._cases(asked)]
+                    break
+        if not stages and built.compile is None:
+            built = replace(built, compile=self._look(built))
+        found = [stage.verdict for stage in stages] or [built.compile.verdict if built.compile else "OK"]
+        return self._result(asked, built, worst(found), tuple(stages))
 
     def run_many(self, requests: Iterable[Request]) -> Iterator[Result]:
         """Run requests side by side; results come in the requests' order, at most ``4 * jobs`` are ahead."""
@@ -135,6 +133,11 @@ class Sandbox:
             lang=built.lang.id, confidence=built.confidence, verdict=verdict, compile=built.compile,
             cases=stages, isolation=self.isolation, version=VERSION, id=asked.id,
         )  # fmt: skip
+
+    @staticmethod
+    def _broken(compiled: Stage) -> Stage:
+        """What becomes of a case whose program wasn't compiled."""
+        return Stage(verdict=compiled.verdict, detail=compiled.detail)
 
     @staticmethod
     def _cases(asked: Request) -> Sequence[Case]:
@@ -175,26 +178,24 @@ class Sandbox:
         env = {**ENVIRONMENT, **lang.environ()}
         return Command(argv=lang.words(template, code, limits.memory), env=env, limits=limits)
 
-    def _syntax(self, built: Built, limits: Limits) -> list[Command]:
-        """The check before a run, of languages that aren't compiled."""
-        lang = built.lang
-        if not lang.check:
-            return []
-        if lang.check == (PYTHON_SYNTAX,):
-            return [Command(argv=[lang.file], env={}, limits=limits, builtin=PYTHON_SYNTAX, quiet=True)]
-        return [replace(self._command(lang, lang.check, built.code, limits), quiet=True)]
-
     def _look(self, built: Built) -> Stage:
-        """The check alone."""
-        commands = self._syntax(built, built.lang.at_least(built.lang.compile_limits()))
-        if not commands:
+        """The check of the syntax, of languages that aren't compiled: only failed runs need it, so it comes
+        after them, in a sandbox of its own that sees the program as it was given.
+        """
+        lang = built.lang
+        limits = lang.at_least(lang.compile_limits())
+        if not lang.check:
             return Stage(verdict="OK", detail="there's no check of the syntax")
-        outcome = self._backend.run(Job(commands=commands, files=built.files))
+        if lang.check == (PYTHON_SYNTAX,):
+            command = Command(argv=[lang.file], env={}, limits=limits, builtin=PYTHON_SYNTAX)
+        else:
+            command = self._command(lang, lang.check, built.code, limits)
+        outcome = self._backend.run(Job(commands=[command], files=built.files))
         return stage_of(outcome, next(iter(outcome.ends), None), failed="CE")
 
     # Running.
 
-    def _case(self, asked: Request, built: Built, case: Case) -> _Ran:
+    def _case(self, asked: Request, built: Built, case: Case) -> Stage:
         limits = built.lang.at_least(case.limits or asked.limits)
         if asked.mode == "tests":
             if not self._backend.live:
@@ -207,14 +208,13 @@ class Sandbox:
         if called:
             files, command = _driven(built, command)
             nonce = secrets.token_hex(16)
-        syntax = self._syntax(built, limits)
         call = {
             "nonce": nonce, "name": asked.entry_point, "args": [plain(one) for one in case.args],
             "kwargs": {key: plain(one) for key, one in case.kwargs.items()},
         }  # fmt: skip
         outcome = self._backend.run(
             Job(
-                commands=[*syntax, command],
+                commands=[command],
                 files=files,
                 outputs=asked.outputs,
                 stdin=_bytes(case.stdin),
@@ -223,12 +223,12 @@ class Sandbox:
                 said=frame(call) if called else b"",
             )
         )
-        ran = _ran(outcome, len(syntax))
-        if ran.syntax is not None or ran.stage.verdict != "OK":
-            return ran
+        stage = stage_of(outcome, next(iter(outcome.ends), None))
+        if stage.verdict != "OK":
+            return stage
         if called:
-            return _Ran(_judge_value(ran.stage, outcome.heard, nonce, case, asked.checker))
-        return _Ran(self._judge(ran.stage, case, case.checker or asked.checker))
+            return _judge_value(stage, outcome.heard, nonce, case, asked.checker)
+        return self._judge(stage, case, case.checker or asked.checker)
 
     def _judge(self, stage: Stage, case: Case, checker: Checker) -> Stage:
         if case.expected is None:
@@ -251,12 +251,11 @@ class Sandbox:
         words = end.stderr.strip()[-200:] if end is not None else ""
         return replace(stage, verdict="IE", detail=f"its checker failed ({told.verdict}): {words}")
 
-    def _tests(self, asked: Request, built: Built, limits: Limits) -> _Ran:
+    def _tests(self, asked: Request, built: Built, limits: Limits) -> Stage:
         """The candidate in one sandbox, the test program in another, and pipes between them."""
         answers, answers_in = os.pipe2(os.O_CLOEXEC)
         calls, calls_in = os.pipe2(os.O_CLOEXEC)
         nonce = secrets.token_hex(16)
-        syntax = self._syntax(built, limits)
         files, command = _driven(built, self._command(built.lang, built.lang.run, built.code, limits))
         harness = {
             "main.py": ((DATA / "calls/python_tests.py").read_bytes(), 0o644),
@@ -269,7 +268,7 @@ class Sandbox:
             candidate = pool.submit(
                 _closing, self._backend.run,
                 Job(
-                    commands=[*syntax, command], files=files, output=limits.output,
+                    commands=[command], files=files, output=limits.output,
                     channels=[answers_in, calls],
                 ),
                 (answers_in, calls),
@@ -283,26 +282,7 @@ class Sandbox:
                 (calls_in, answers),
             )  # fmt: skip
             told, heard = candidate.result(), tests.result()
-        ran = _ran(told, len(syntax))
-        if ran.syntax is not None:
-            return ran
-        return _Ran(_judge_tests(ran.stage, heard, nonce))
-
-
-@dataclass(frozen=True)
-class _Ran:
-    """A case that ran; ``syntax``: what the check before it said, where that failed."""
-
-    stage: Stage
-    syntax: Stage | None = None
-
-
-def _ran(outcome: Outcome, checks: int) -> _Ran:
-    ends = outcome.ends
-    if checks and ends and (ends[0].status or ends[0].why):
-        stage = stage_of(outcome, ends[0], failed="CE")
-        return _Ran(stage, stage if stage.verdict != "IE" else None)
-    return _Ran(stage_of(outcome, ends[checks] if len(ends) > checks else None))
+        return _judge_tests(stage_of(told, next(iter(told.ends), None)), heard, nonce)
 
 
 def _closing(run: Callable[[Job], Outcome], job: Job, fds: Sequence[int]) -> Outcome:
@@ -364,15 +344,16 @@ def _bytes(content: str | bytes) -> bytes:
     return content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
 
 
-def _language(asked: Request) -> tuple[Language, float]:
+def _language(asked: Request) -> tuple[Language, float, str]:
+    """The language, how sure that is, and the program itself."""
     if asked.lang.upper() != "AUTO":
-        return language(asked.lang).insist(), 1.0
+        return language(asked.lang).insist(), 1.0, asked.code
     guess = identify(asked.code, name=asked.name)
     if guess.lang == "unknown":
         raise RequestError(
             "LANGUAGE-UNKNOWN", "no language could be made out", mend="name it: lang=python, say", key="lang"
         )
-    return language(guess.lang).insist(), guess.confidence
+    return language(guess.lang).insist(), guess.confidence, guess.code
 
 
 def _check(asked: Request) -> None:

@@ -47,7 +47,7 @@ def frame(value: Any) -> bytes:
 
 
 def frames(data: bytes) -> list[Any]:
-    """The whole frames of what was heard; what isn't one ends them."""
+    """The whole frames of what was heard; what isn't one, or is nested too deeply to be one, ends them."""
     found: list[Any] = []
     while len(data) >= 8:
         (size,) = struct.unpack("<Q", data[:8])
@@ -55,7 +55,7 @@ def frames(data: bytes) -> list[Any]:
             break
         try:
             found.append(json.loads(data[8 : 8 + size]))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         data = data[8 + size :]
     return found

@@ -169,6 +169,12 @@ def test_values_that_json_cannot_say_arrive_as_they_are(sandbox: Sandbox) -> Non
         ("class Int(int):\n    def __eq__(self, other): return True\ndef f(x): return Int(3)", "RE"),
         ("def g(x): return 42", "RE"),
         ("import json\njson.dumps = lambda *a, **k: '{}'\ndef f(x): return 0", "WA"),
+        ("import os, struct, sys\ndef f(x):\n    nonce = sys._getframe(1).f_locals['nonce']\n"
+         "    t = b'{\"nonce\": \"' + nonce.encode() + b'\", \"value\": ' + b'[' * 200000\n"
+         "    os.write(3, struct.pack('<Q', len(t)) + t)\n    os._exit(0)", "WA"),
+        ("import os, struct, sys\ndef f(x):\n    nonce = sys._getframe(1).f_locals['nonce']\n"
+         "    t = b'{\"nonce\": \"' + nonce.encode() + b'\", \"value\": ' + b'[' * 900 + b']' * 900 + b'}'\n"
+         "    os.write(3, struct.pack('<Q', len(t)) + t)\n    os._exit(0)", "WA"),
         ("def f(x): return 42", "OK"),
     ],
 )  # fmt: skip

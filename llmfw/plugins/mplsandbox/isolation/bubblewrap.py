@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 
 from .filesystem import PASSWD, WORK, links, readable
-from .job import supervisor_text
+from .job import supervisor
 from .process import begin, texts_open
 from .seccomp import filter_program
 
@@ -23,13 +23,13 @@ def start(
     binds: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """A bubblewrap around the supervisor, as a user that owns nothing where we are root."""
-    with texts_open(supervisor_text(), PASSWD, filter_program() or b"") as (supervisor, passwd, seccomp):
+    with texts_open(supervisor(python), PASSWD, filter_program() or b"") as (code, passwd, seccomp):
         words = command(
-            [python, "-I", "-S", "-B", "/supervisor.py", str(control), str(report)],
-            bwrap=bwrap, disk=disk, supervisor=supervisor, passwd=passwd, seccomp=seccomp,
+            [python, "-I", "-S", "-B", "/supervisor.pyc", str(control), str(report)],
+            bwrap=bwrap, disk=disk, supervisor=code, passwd=passwd, seccomp=seccomp,
             disable_userns=disable_userns, binds=binds,
         )  # fmt: skip
-        return begin(words, (supervisor, passwd, seccomp, *pass_fds))
+        return begin(words, (code, passwd, seccomp, *pass_fds))
 
 
 def command(
@@ -47,7 +47,7 @@ def command(
 
     Args:
         disk: MiB of the working folder; as much again in /tmp, a quarter of it in /dev/shm.
-        supervisor: descriptor of the supervisor's text, which becomes /supervisor.py.
+        supervisor: descriptor of the supervisor's text, which becomes /supervisor.pyc.
         passwd: descriptor of what becomes /etc/passwd.
         seccomp: descriptor of the filter.
         binds: more folders of the host, read-only, at their own places.
@@ -62,7 +62,7 @@ def command(
         "--size", str(max(1 << 20, size // 4)), "--perms", "1777", "--tmpfs", "/dev/shm",
         "--remount-ro", "/dev", "--size", str(size), "--perms", "1777", "--tmpfs", "/tmp",
         "--size", str(size), "--tmpfs", WORK,
-        "--ro-bind-data", str(passwd), "/etc/passwd", "--ro-bind-data", str(supervisor), "/supervisor.py",
+        "--ro-bind-data", str(passwd), "/etc/passwd", "--ro-bind-data", str(supervisor), "/supervisor.pyc",
         "--remount-ro", "/", "--chdir", WORK,
     ]  # fmt: skip
     if disable_userns:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .filesystem import PASSWD, WORK, links, readable
-from .job import Job, Outcome, carry_out, supervisor_text
+from .job import Job, Outcome, carry_out, supervisor
 from .process import begin
 
 
@@ -22,7 +22,7 @@ def run(job: Job, *, runsc: str, python: str, binds: Sequence[str] = ()) -> Outc
         bundle, name = Path(place), f"llmfw-{secrets.token_hex(8)}"
         state = bundle / "state"
         disk = max(command.limits.disk for command in job.commands)
-        _write(bundle, [python, "-I", "-S", "-B", "/supervisor.py", "0", "1"], disk, binds)
+        _write(bundle, [python, "-I", "-S", "-B", "/supervisor.pyc", "0", "1"], disk, binds)
         state.mkdir()
         for folder in (bundle, state):
             folder.chmod(0o777)  # a user that owns nothing runs it
@@ -51,7 +51,7 @@ def _write(bundle: Path, inside: Sequence[str], disk: int, binds: Sequence[str])
     for link, goal in links().items():
         (root / link.lstrip("/")).symlink_to(goal)
     (root / "etc/passwd").write_bytes(PASSWD)
-    (root / "supervisor.py").write_bytes(supervisor_text())
+    (root / "supervisor.pyc").write_bytes(supervisor(inside[0]))
     mounts: list[dict[str, Any]] = []
     for source in readable(binds):
         target = root / source.lstrip("/")

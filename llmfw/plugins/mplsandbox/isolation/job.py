@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import ast
+import marshal
 import os
 import selectors
 import signal
@@ -111,9 +112,23 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @cache
-def supervisor_text() -> bytes:
-    """The program that runs inside."""
-    return (Path(__file__).parent / "supervisor.py").read_bytes()
+def supervisor(python: str) -> bytes:
+    """The program that runs inside, compiled by the Python that runs it.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: that can't be done.
+    """
+    text = (Path(__file__).parent / "supervisor.py").read_bytes()
+    return subprocess.run(
+        [python, "-I", "-S", "-c", _COMPILE], input=text, capture_output=True, check=True
+    ).stdout
+
+
+_COMPILE = """
+import importlib._bootstrap_external as external, sys
+code = compile(sys.stdin.buffer.read(), "supervisor.py", "exec", dont_inherit=True)
+sys.stdout.buffer.write(external._code_to_timestamp_pyc(code, 0, 0))
+"""
 
 
 def carry_out(
@@ -206,7 +221,7 @@ def _frame(
         "stdio": list(stdio), "captured": asked if captured else None, "unconfined": unconfined,
         "beside": beside,
     }  # fmt: skip
-    text = json.dumps(told).encode()
+    text = marshal.dumps(told)
     texts = (job.stdin, job.said if called else b"") if captured else ()
     return b"".join((struct.pack("<Q", len(text)), text, *(data for data, _ in job.files.values()), *texts))
 
@@ -284,7 +299,7 @@ def _told(report: bytes | bytearray, trouble: str) -> Outcome:
     data = bytes(report)
     if len(data) < 8 or len(data) < 8 + (size := struct.unpack("<Q", data[:8])[0]):
         return Outcome(trouble=trouble or "the sandbox ended without a report")
-    told = json.loads(data[8 : 8 + size])
+    told = ast.literal_eval(data[8 : 8 + size].decode())
     at, outputs, refused = 8 + size, dict[str, bytes](), dict[str, str]()
     for path, count in told["outputs"]:
         if isinstance(count, int):

@@ -7,8 +7,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
-from .job import Job, Outcome, carry_out, supervisor_text
+from .job import Job, Outcome, carry_out
+
+_SUPERVISOR = Path(__file__).parent / "supervisor.py"
 
 
 def run(job: Job) -> Outcome:
@@ -19,7 +22,7 @@ def run(job: Job) -> Outcome:
             *, control: int, report: int, disk: int, pass_fds: Sequence[int]
         ) -> subprocess.Popen[bytes]:
             return subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", supervisor_text(), str(control), str(report)],
+                [sys.executable, "-I", "-S", str(_SUPERVISOR), str(control), str(report)],
                 pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE, cwd=place, start_new_session=True, env={"PATH": os.defpath},
             )  # fmt: skip

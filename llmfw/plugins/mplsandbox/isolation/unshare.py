@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from .filesystem import PASSWD, links, readable
-from .job import supervisor_text
+from .job import supervisor
 from .process import begin, texts_open
 from .seccomp import filter_program
 
@@ -35,12 +35,12 @@ def start(
     binds: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """New namespaces, in which enclose.py builds the wall and becomes the supervisor."""
-    with texts_open(supervisor_text(), PASSWD, filter_program() or b"") as (supervisor, passwd, seccomp):
-        inside = [python, "-I", "-S", "-B", "/supervisor.py", str(control), str(report)]
+    with texts_open(supervisor(python), PASSWD, filter_program() or b"") as (code, passwd, seccomp):
+        inside = [python, "-I", "-S", "-B", "/supervisor.pyc", str(control), str(report)]
         plan = {
             "disk": disk, "binds": readable(binds), "links": links(), "argv": inside, "env": {},
-            "texts": {"/etc/passwd": passwd, "/supervisor.py": supervisor}, "seccomp": seccomp,
+            "texts": {"/etc/passwd": passwd, "/supervisor.pyc": code}, "seccomp": seccomp,
         }  # fmt: skip
         with texts_open(json.dumps(plan).encode()) as (told,):
             words = ["unshare", *_NEW, "--", python, "-I", "-S", "-B", "-c", _enclose(), str(told)]
-            return begin(words, (supervisor, passwd, seccomp, told, *pass_fds))
+            return begin(words, (code, passwd, seccomp, told, *pass_fds))

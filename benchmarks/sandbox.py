@@ -1,0 +1,222 @@
+"""What a sandbox costs: a job against its floor, two processors against one, and an hour without growth.
+
+    python -m benchmarks.sandbox                         # results/sandbox.json
+    python -m benchmarks.sandbox --soak 3600             # the hour
+    python -m benchmarks.sandbox --repetitions 3 --soak 5 --out FOLDER
+
+The floor is bubblewrap with the same namespaces and mounts around the interpreter alone: no limits, no
+supervisor, no test. ``subprocess`` is the interpreter without any wall. All three are interleaved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import harness, record
+from llmfw.plugins.mplsandbox.executor import Sandbox
+from llmfw.plugins.mplsandbox.isolation.filesystem import links, readable
+from llmfw.plugins.mplsandbox.records import Case, Limits, Request
+
+CODE = "print(int(input()) * 2)"
+PROGRAMS: Mapping[str, str] = {
+    "python": CODE,
+    "javascript": "console.log(2 * parseInt(require('fs').readFileSync(0, 'utf8')));",
+    "bash": "read -r n; echo $((2 * n))",
+    "perl": "print 2 * <STDIN>, qq(\\n);",
+    "lua": "print(2 * io.read('n'))",
+    "c": '#include <stdio.h>\nint main(void) { int n; return scanf("%d", &n) < 1 || !printf("%d", 2 * n); }',
+}
+MIXED: tuple[tuple[Request, str], ...] = (
+    (Request(code=CODE, lang="python", cases=[Case(stdin="4", expected="8")]), "OK"),
+    (Request(code=CODE, lang="python", cases=[Case(stdin="4", expected="9")]), "WA"),
+    (Request(code="1 / 0", lang="python", cases=[Case()]), "RE"),
+    (Request(code="print(", lang="python", cases=[Case()]), "CE"),
+    (Request(code="while True: print('x' * 999)", lang="python", cases=[Case()]), "OLE"),
+    (Request(code="x = b'x' * (99 << 20)", lang="python", cases=[Case()], limits=Limits(memory=32)), "MLE"),
+    (Request(code="while True: pass", lang="python", cases=[Case()], limits=Limits(seconds=0.2)), "TLE"),
+    (Request(code="read -r n; echo $((2 * n))", lang="bash", cases=[Case(stdin="4", expected="8")]), "OK"),
+)
+
+
+def floor(folder: Path) -> None:
+    """Bubblewrap and the interpreter."""
+    words = ["bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session"]
+    words += [word for place in readable() for word in ("--ro-bind", place, place)]
+    words += [word for place, target in links().items() for word in ("--symlink", target, place)]
+    words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", str(folder), "/work"]
+    _answer([*_other(), *words, "--chdir", "/work", "/usr/bin/python3", "-B", "-E", "-s", "main.py"], folder)
+
+
+def bare(folder: Path) -> None:
+    """The interpreter alone."""
+    _answer([*_other(), "/usr/bin/python3", "-B", "-E", "-s", "main.py"], folder)
+
+
+def _other() -> list[str]:
+    return ["setpriv", "--reuid=61183", "--regid=61183", "--clear-groups"] if os.geteuid() == 0 else []
+
+
+def _answer(words: Sequence[str], folder: Path) -> None:
+    done = subprocess.run(words, input=b"4", capture_output=True, cwd=folder, check=True)
+    assert done.stdout == b"8\n"
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def single(sandbox: Sandbox, repetitions: int) -> list[dict[str, Any]]:
+    """A job of each language, and a Python job against floor and bare interpreter, interleaved."""
+    told: dict[str, list[float]] = {}
+    request = Request(code=CODE, lang="python", cases=[Case(stdin="4", expected="8")])
+
+    def ours() -> None:
+        assert sandbox.run(request).verdict == "OK"
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        (folder / "main.py").write_text(CODE)
+        sides = {"ours": ours, "floor": lambda: floor(folder), "subprocess": lambda: bare(folder)}
+        for _ in range(repetitions):
+            for name, side in sides.items():
+                told.setdefault(name, []).append(1000 * timed(side))
+    rows = [
+        record.row(
+            "a Python job, end to end", ours=statistics.median(told["ours"]), unit="ms",
+            repetitions=repetitions, peer=statistics.median(told[peer]), peer_name=name, goal=goal,
+            ours_spread=harness.spread(told["ours"]), peer_spread=harness.spread(told[peer]),
+        )
+        for peer, name, goal in (
+            ("floor", "bubblewrap + interpreter", ("at most", 1.3)),
+            ("subprocess", "plain subprocess, no wall", None),
+        )
+    ]  # fmt: skip
+    for lang, code in PROGRAMS.items():
+        case = Request(code=code, lang=lang, cases=[Case(stdin="4\n", expected="8")])
+        assert sandbox.run(case).verdict == "OK", lang
+        values = [1000 * timed(lambda case=case: sandbox.run(case)) for _ in range(max(3, repetitions // 4))]
+        median = statistics.median(values)
+        rows.append(
+            record.row(f"{lang}: compile and one run", ours=median, unit="ms", repetitions=len(values))
+        )
+    return rows
+
+
+def scaling(repetitions: int, jobs: int) -> list[dict[str, Any]]:
+    """Python jobs a second by one worker and by as many as there are processors, interleaved."""
+    cores = len(os.sched_getaffinity(0))
+    requests = [Request(code=CODE, lang="python", cases=[Case(stdin="4", expected="8")])] * jobs
+    told: dict[int, list[float]] = {1: [], cores: []}
+    for _ in range(repetitions):
+        for workers, values in told.items():
+            sandbox = Sandbox(jobs=workers)
+            values.append(jobs / timed(lambda sandbox=sandbox: list(sandbox.run_many(requests))))
+    one, all_ = (statistics.median(values) for values in told.values())
+    return [
+        record.row(
+            f"Python jobs by {cores} workers", ours=all_, unit="jobs/s", repetitions=repetitions, peer=one,
+            peer_name="one worker", judged=all_ / one / cores, goal=("at least", 0.9),
+            ours_spread=harness.spread(told[cores]), peer_spread=harness.spread(told[1]),
+        )
+    ]  # fmt: skip
+
+
+def together() -> list[dict[str, Any]]:
+    """64 mixed jobs side by side against their verdicts one after another."""
+    requests, wanted = zip(*(MIXED * 8), strict=True)
+    alone = Sandbox(jobs=1)
+    assert [alone.run(one).verdict for one, _ in MIXED] == [verdict for _, verdict in MIXED]
+    found = [result.verdict for result in Sandbox(jobs=8).run_many(requests)]
+    same = sum(one == other for one, other in zip(found, wanted))
+    return [
+        record.row(
+            "64 mixed jobs at once: verdicts as one after another", ours=same, unit="of 64", repetitions=1,
+            judged=same, goal=("at least", 64),
+        )
+    ]  # fmt: skip
+
+
+def soak(seconds: float) -> list[dict[str, Any]]:
+    """Mixed jobs for so long: what has grown."""
+    sandbox = Sandbox(jobs=len(os.sched_getaffinity(0)))
+    me = psutil.Process()
+
+    def state() -> dict[str, float]:
+        return {
+            "MiB": me.memory_info().rss / 2**20,
+            "descriptors": me.num_fds(),
+            "processes": len(me.children(recursive=True)),
+            "files": len(os.listdir(tempfile.gettempdir())),
+        }
+
+    requests, wanted = zip(*MIXED, strict=True)
+    list(sandbox.run_many(requests * 4))
+    before, wrong, count = state(), Counter[str](), 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for result, verdict in zip(sandbox.run_many(requests * 4), wanted * 4, strict=True):
+            count += 1
+            wrong[f"{verdict} became {result.verdict}"] += result.verdict != verdict
+    after = state()
+    limits = {"MiB": 8.0, "descriptors": 0.0, "processes": 0.0, "files": 0.0}
+    rows = [
+        record.row(
+            f"growth over {seconds:.0f} s of mixed jobs: {what}", ours=after[what], unit=what, repetitions=1,
+            peer=before[what] or None, peer_name="before", judged=after[what] - before[what],
+            goal=("at most", limit), jobs=count,
+        )
+        for what, limit in limits.items()
+    ]  # fmt: skip
+    other = sum(wrong.values())
+    rows.append(
+        record.row(
+            f"other verdicts over {seconds:.0f} s", ours=other, unit=f"of {count}", repetitions=1,
+            judged=other, goal=("at most", 0), kinds={key: value for key, value in wrong.items() if value},
+        )
+    )  # fmt: skip
+    return rows
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--repetitions", type=int, default=40)
+    parser.add_argument("--soak", type=float, default=60.0, help="seconds of mixed jobs")
+    parser.add_argument("--out", type=Path, default=record.RESULTS, help="folder of the result")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> Path:
+    """Measure, write the result, print a line per row."""
+    options = parse(words)
+    sandbox = Sandbox(jobs=1)
+    rows = single(sandbox, options.repetitions)
+    rows += scaling(max(3, options.repetitions // 8), 4 * options.repetitions)
+    rows += together() + soak(options.soak)
+    told = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout.split()
+    versions = {"bubblewrap": told[-1]}
+    settings = {"level": "strict", "soak_seconds": options.soak, "python": sys.version.split()[0]}
+    path = record.write("sandbox", rows, versions=versions, folder=options.out, settings=settings)
+    record.tell(rows)
+    print(f"wrote {path.name}")
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""One sandbox that sees the folder of tools, and reports that are skipped where their tool isn't here."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmfw.plugins.mplsandbox.analysis import Analysis, Category, ToolReport
+from llmfw.plugins.mplsandbox.analysis.tools import tool_binds
+from llmfw.plugins.mplsandbox.executor import Sandbox
+from llmfw.plugins.mplsandbox.isolation.backends import SandboxUnavailable
+
+
+@pytest.fixture(scope="session")
+def lab() -> Sandbox:
+    """Of level strict, two programs at once."""
+    try:
+        return Sandbox(binds=tool_binds(), jobs=2)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+
+
+class Reports:
+    """Looks up a tool's report; a tool that isn't here skips the test, one that broke fails it."""
+
+    @staticmethod
+    def one(analysis: Analysis, category: Category, tool: str) -> ToolReport:
+        found = [one for one in analysis.of(category) if one.tool == tool]
+        assert found, f"{tool} reports nothing in {category}: {[one.tool for one in analysis.of(category)]}"
+        if found[0].status == "absent":
+            pytest.skip(found[0].detail)
+        assert found[0].status == "ok", found[0].detail
+        return found[0]
+
+
+@pytest.fixture(scope="session")
+def reports() -> type[Reports]:
+    """The look-up."""
+    return Reports

@@ -12,6 +12,7 @@ import click
 
 from llmfw import LlmfwError
 
+from .analysis_commands import analysis_commands
 from .records import Case, Checker, Level, Limits, Request, Result, Stage
 from .service_commands import service_commands
 from .wire import case_of, parse, told
@@ -251,5 +252,5 @@ def _table(result: Result) -> None:
     click.echo(f"{result.lang}: {result.verdict}, {passed}; held by {_held(result)}")
 
 
-for _command in service_commands(_sandbox_options):
+for _command in (*service_commands(_sandbox_options), *analysis_commands(_sandbox_options, _read, _cases)):
     group.add_command(_command)

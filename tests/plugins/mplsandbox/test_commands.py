@@ -108,3 +108,18 @@ def test_doctor_runs_thirty_attacks_and_counts_those_held(runner: Runner) -> Non
     done = runner("sandbox", "doctor").assert_ok()
     assert "level strict, by bubblewrap" in done.output
     assert done.output.rstrip().endswith("30 of 30 held")
+
+
+def test_analyze_shows_each_category_and_names_what_is_missing(runner: Runner, tmp_path: Path) -> None:
+    code = written(
+        tmp_path, "import os\nx = int(input())\nif x > 2:\n    print('big')\nelse:\n    print(x)\n"
+    )
+    tests = written(tmp_path, '{"stdin": "1", "expected": "1"}\n', "tests.jsonl")
+    done = runner("sandbox", "analyze", code, "--tests", tests, "--json").assert_ok()
+    told = json.loads(done.output)
+    assert told["lang"] == "python"
+    categories = {report["category"] for report in told["reports"]}
+    assert categories == {"basic", "smell", "bug", "coverage", "efficiency"}
+    assert all(report["detail"] for report in told["reports"] if report["status"] == "absent")
+    shown = runner("sandbox", "analyze", code, "--tests", tests, "--category", "coverage").assert_ok()
+    assert "== coverage" in shown.output and "line 4" in shown.output

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from weakref import WeakKeyDictionary
 
 from ..executor import VERSION, Sandbox
@@ -44,6 +46,8 @@ class Subject:
     lang: Language
     tools: str
     seconds: float
+    said: dict[object, Future[str]] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
 
     @property
     def files(self) -> dict[str, tuple[bytes, int]]:
@@ -141,11 +145,24 @@ def _command(
 
 
 def once(subject: Subject, analyser: Analyser) -> str:
-    """What an analyser writes about the program.
+    """What an analyser writes about the program; entries of one command share one run of it.
 
     Raises:
         Failed: it broke, or a command before it did.
     """
+    key = (analyser.setup, analyser.command, analyser.scripts, analyser.beside, analyser.report)
+    with subject.lock:
+        mine = key not in subject.said
+        future = subject.said.setdefault(key, Future())
+    if mine:
+        try:
+            future.set_result(_once(subject, analyser))
+        except BaseException as error:
+            future.set_exception(error)
+    return future.result()
+
+
+def _once(subject: Subject, analyser: Analyser) -> str:
     before = [_command(subject, analyser, one, quiet=True) for one in analyser.setup]
     outputs = (analyser.report,) if analyser.report not in ("", "stderr", "both") else ()
     job = Job(

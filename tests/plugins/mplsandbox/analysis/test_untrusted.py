@@ -99,25 +99,25 @@ def test_a_flood_of_findings_is_cut_quickly() -> None:
     began = time.monotonic()
     for name in ("cppcheck-bug", "gcc-bug"):
         assert len(PARSERS["pattern"](text, analysers()[name]).findings) <= FINDINGS
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 HOSTILE = {
-    "binary": ("python", "\x00\xff\x80" * 1000),
-    "deep brackets": ("python", "(" * 50_000),
-    "deep operators": ("python", "x = " + "-" * 100_000 + "1"),
-    "deep arrays": ("javascript", "[" * 100_000),
-    "an endless header": ("c", '#include "/dev/zero"\nint main(void) { return 0; }\n'),
-    "deep substitutions": ("bash", "echo " + "$(" * 20_000),
-    "a report of its own": ("bash", "echo '{\"error\": 1}' > lines.json; ln -s /etc/passwd callgrind.out"),
-}
+    "binary": ("python", "basic smell", "\x00\xff\x80" * 1000),
+    "deep brackets": ("python", "basic bug", "(" * 50_000),
+    "deep operators": ("python", "basic coverage", "x = " + "-" * 100_000 + "1"),
+    "deep arrays": ("javascript", "basic coverage", "[" * 100_000),
+    "an endless header": ("c", "coverage", '#include "/dev/zero"\nint main(void) { return 0; }\n'),
+    "deep substitutions": ("bash", "bug", "echo " + "$(" * 20_000),
+    "a report of its own": ("bash", "coverage", "rm -f /tmp/trace; ln -s /etc/passwd /tmp/trace"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_a_hostile_program_leaves_failed_reports_at_worst(lab: Sandbox, name: str) -> None:
-    lang, code = HOSTILE[name]
-    categories = [one for one in CATEGORIES if one != "efficiency"]
-    analysis = analyze(lab, Request(code=code, lang=lang, cases=[Case()]), categories, seconds=2)
+    lang, categories, code = HOSTILE[name]
+    request = Request(code=code, lang=lang, cases=[Case()])
+    analysis = analyze(lab, request, [one for one in CATEGORIES if one in categories.split()], seconds=1)
     assert {one.status for one in analysis.reports} <= {"ok", "failed", "absent"}
     assert all(one.detail for one in analysis.reports if one.status == "failed")
 

@@ -39,7 +39,9 @@ def spent(lab: Sandbox) -> Any:
 
 def test_the_dear_function_is_named(spent: Any, reports: Any) -> None:
     report = reports.one(spent, "efficiency", "cProfile")
-    assert [(one.rule, one.symbol, one.line) for one in report.findings] == [("dear-function", "dear", 1)]
+    found = {(one.rule, one.symbol, one.line) for one in report.findings}
+    assert ("dear-function", "dear", 1) in found
+    assert {symbol for _, symbol, _ in found} <= {"dear", "<module>"}, "on a busy machine both take long"
 
 
 def test_the_dear_lines_are_named(spent: Any, reports: Any) -> None:

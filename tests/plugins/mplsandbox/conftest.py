@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.isolation.backends import SandboxUnavailable
+from llmfw.testing import plugin_module
+
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+SandboxUnavailable = plugin_module("mplsandbox", "isolation.backends").SandboxUnavailable
 
 
 @pytest.fixture(scope="session")

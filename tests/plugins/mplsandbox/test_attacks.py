@@ -11,17 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from llmfw.plugins.mplsandbox.attacks import attacks, carry_out, survivors
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.isolation.backends import SandboxUnavailable
-from llmfw.plugins.mplsandbox.isolation.seccomp import NUMBERS, filter_program
-from llmfw.plugins.mplsandbox.records import Level, Request
+from llmfw.testing import plugin_module
+
+attacks = plugin_module("mplsandbox", "attacks").attacks
+carry_out = plugin_module("mplsandbox", "attacks").carry_out
+survivors = plugin_module("mplsandbox", "attacks").survivors
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+SandboxUnavailable = plugin_module("mplsandbox", "isolation.backends").SandboxUnavailable
+NUMBERS = plugin_module("mplsandbox", "isolation.seccomp").NUMBERS
+filter_program = plugin_module("mplsandbox", "isolation.seccomp").filter_program
+Level = plugin_module("mplsandbox", "records").Level
+Request = plugin_module("mplsandbox", "records").Request
 
 
 def test_there_are_thirty_with_numbers_of_their_own() -> None:
     assert [one.number for one in attacks()] == list(range(1, 31))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(1, 31))
 @pytest.mark.parametrize(
     ("level", "name"), [("strict", "bubblewrap"), ("strict", "unshare"), ("paranoid", "gvisor")]
@@ -49,17 +56,17 @@ def test_an_attack_that_gets_through_is_told_as_such(sandbox: Sandbox) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_all_are_held_for_an_unprivileged_user(tmp_path: Path) -> None:
     """A user without a home, who may read the checkout as far as the sandbox needs it."""
-    package = Path(sys.modules["llmfw"].__file__).parent.parent
     copy = tmp_path / "site"
     copy.mkdir()
-    subprocess.run(["cp", "-r", package / "llmfw", copy], check=True)
+    for name in {"llmfw", Sandbox.__module__.partition(".")[0]}:
+        subprocess.run(["cp", "-r", Path(sys.modules[name].__file__).parent, copy], check=True)
     for place in (tmp_path, *tmp_path.parents):
         if place.stat().st_uid == 0 and place != Path("/") and not place.stat().st_mode & 0o001:
             place.chmod(place.stat().st_mode | 0o011)
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
-        "from llmfw.plugins.mplsandbox.attacks import carry_out\n"
-        "from llmfw.plugins.mplsandbox.executor import Sandbox\n"
+        f"from {carry_out.__module__} import carry_out\n"
+        f"from {Sandbox.__module__} import Sandbox\n"
         "import os; assert os.getuid() == 4242\n"
         "print(json.dumps([[h.attack.name, h.wrong] for h in carry_out(Sandbox())]))"
     )
@@ -81,8 +88,8 @@ def test_all_are_held_for_an_unprivileged_user(tmp_path: Path) -> None:
 
 def test_a_killed_parent_takes_its_sandboxes_along(tmp_path: Path) -> None:
     code = (
-        "from llmfw.plugins.mplsandbox.executor import Sandbox\n"
-        "from llmfw.plugins.mplsandbox.records import Case, Limits, Request\n"
+        f"from {Sandbox.__module__} import Sandbox\n"
+        f"from {Request.__module__} import Case, Limits, Request\n"
         "Sandbox().run(Request(code='import time; time.sleep(30)', lang='python', cases=[Case()],"
         " files={'mark-%s': ''}))"
     )

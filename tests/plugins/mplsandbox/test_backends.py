@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from llmfw.plugins.mplsandbox.executor import RequestError, Sandbox
-from llmfw.plugins.mplsandbox.isolation import backends
-from llmfw.plugins.mplsandbox.isolation.backends import PHRASE, SandboxUnavailable, backend
-from llmfw.plugins.mplsandbox.records import Case, Limits, Request
+from llmfw.testing import plugin_module
+
+RequestError = plugin_module("mplsandbox", "executor").RequestError
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+backends = plugin_module("mplsandbox", "isolation.backends")
+PHRASE = plugin_module("mplsandbox", "isolation.backends").PHRASE
+SandboxUnavailable = plugin_module("mplsandbox", "isolation.backends").SandboxUnavailable
+backend = plugin_module("mplsandbox", "isolation.backends").backend
+Case = plugin_module("mplsandbox", "records").Case
+Limits = plugin_module("mplsandbox", "records").Limits
+Request = plugin_module("mplsandbox", "records").Request
 
 
 @pytest.fixture

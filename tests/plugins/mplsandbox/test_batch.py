@@ -15,11 +15,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from llmfw.plugins.mplsandbox.batch import Batch, BatchBusy, BatchError, Progress
-from llmfw.plugins.mplsandbox.commands import group
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.pool import Pool
-from llmfw.plugins.mplsandbox.records import Request, Result
+from llmfw.testing import plugin_module
+
+Batch = plugin_module("mplsandbox", "batch").Batch
+BatchBusy = plugin_module("mplsandbox", "batch").BatchBusy
+BatchError = plugin_module("mplsandbox", "batch").BatchError
+Progress = plugin_module("mplsandbox", "batch").Progress
+group = plugin_module("mplsandbox", "commands").group
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+Pool = plugin_module("mplsandbox", "pool").Pool
+Request = plugin_module("mplsandbox", "records").Request
+Result = plugin_module("mplsandbox", "records").Result
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:

@@ -16,14 +16,27 @@ import pytest
 from click.testing import CliRunner
 
 from llmfw.core.cache.entries import entries
-from llmfw.plugins.mplsandbox import cache as module
-from llmfw.plugins.mplsandbox.cache import Cached, CacheError, cache_folder
-from llmfw.plugins.mplsandbox.commands import group
-from llmfw.plugins.mplsandbox.executor import RequestError, Sandbox
-from llmfw.plugins.mplsandbox.keep import Keep
-from llmfw.plugins.mplsandbox.languages import LanguageError, languages
-from llmfw.plugins.mplsandbox.records import Case, Checker, Isolation, Limits, Request, Result, Stage
-from llmfw.plugins.mplsandbox.toolchains import language_rows, toolchain_version
+from llmfw.testing import plugin_module
+
+module = plugin_module("mplsandbox", "cache")
+Cached = plugin_module("mplsandbox", "cache").Cached
+CacheError = plugin_module("mplsandbox", "cache").CacheError
+cache_folder = plugin_module("mplsandbox", "cache").cache_folder
+group = plugin_module("mplsandbox", "commands").group
+RequestError = plugin_module("mplsandbox", "executor").RequestError
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+Keep = plugin_module("mplsandbox", "keep").Keep
+LanguageError = plugin_module("mplsandbox", "languages").LanguageError
+languages = plugin_module("mplsandbox", "languages").languages
+Case = plugin_module("mplsandbox", "records").Case
+Checker = plugin_module("mplsandbox", "records").Checker
+Isolation = plugin_module("mplsandbox", "records").Isolation
+Limits = plugin_module("mplsandbox", "records").Limits
+Request = plugin_module("mplsandbox", "records").Request
+Result = plugin_module("mplsandbox", "records").Result
+Stage = plugin_module("mplsandbox", "records").Stage
+language_rows = plugin_module("mplsandbox", "toolchains").language_rows
+toolchain_version = plugin_module("mplsandbox", "toolchains").toolchain_version
 
 SUM = Request(code="print(int(input()) + 1)", lang="python", cases=[Case(stdin="1", expected="2")], id="a")
 
@@ -195,15 +208,15 @@ def test_equal_requests_that_fly_at_once_run_once(tmp_path: Path) -> None:
 
 PROCESS = """
 import sys
-from llmfw.plugins.mplsandbox.cache import Cached
-from llmfw.plugins.mplsandbox.executor import RequestError, Sandbox
-from llmfw.plugins.mplsandbox.records import Case
+from PACKAGE.cache import Cached
+from PACKAGE.executor import RequestError, Sandbox
+from PACKAGE.records import Case
 cached = Cached(Sandbox(), sys.argv[1])
 cached.sandbox.run("print()", lang="python", cases=[Case()])
 print("ready", flush=True); sys.stdin.readline()
 code = "import time; time.sleep(1.5); print(1)"
 print(cached.run(code, lang="python", cases=[Case()]).verdict, cached.misses)
-"""
+""".replace("PACKAGE", Cached.__module__.rpartition(".")[0])
 
 
 def test_two_processes_run_an_equal_request_once(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -278,7 +291,7 @@ def test_the_table_of_languages_shows_versions_where_they_are_asked_for(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = {name: languages()[name] for name in ("python", "bash")}
-    monkeypatch.setattr("llmfw.plugins.mplsandbox.toolchains.languages", lambda: few)
+    monkeypatch.setattr(plugin_module("mplsandbox", "toolchains"), "languages", lambda: few)
     shown = CliRunner().invoke(group, ["languages", "--versions"]).stdout.splitlines()
     assert [line.split()[0] for line in shown] == ["python", "bash"]
     assert "Python 3." in shown[0] and "GNU bash" in shown[1]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from llmfw.plugins.mplsandbox.commands import EXIT
-from llmfw.plugins.mplsandbox.records import VERDICTS
+from llmfw.testing import plugin_module
 from llmfw.testing.runner import Runner
+
+EXIT = plugin_module("mplsandbox", "commands").EXIT
+VERDICTS = plugin_module("mplsandbox", "records").VERDICTS
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 
 from llmfw import ExecutionLimits
-from llmfw.plugins.mplsandbox.executor import Executor, RequestError, Sandbox
-from llmfw.plugins.mplsandbox.languages import LanguageError
-from llmfw.plugins.mplsandbox.records import Case, Checker, Limits, Request
-from llmfw.plugins.mplsandbox.verdicts import reward
+from llmfw.testing import plugin_module
+
+Executor = plugin_module("mplsandbox", "executor").Executor
+RequestError = plugin_module("mplsandbox", "executor").RequestError
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+LanguageError = plugin_module("mplsandbox", "languages").LanguageError
+Case = plugin_module("mplsandbox", "records").Case
+Checker = plugin_module("mplsandbox", "records").Checker
+Limits = plugin_module("mplsandbox", "records").Limits
+Request = plugin_module("mplsandbox", "records").Request
+reward = plugin_module("mplsandbox", "verdicts").reward
 
 ECHO = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read())"
 
@@ -270,6 +277,6 @@ def test_an_unknown_language_is_named_with_what_is_known(sandbox: Sandbox) -> No
 def test_a_language_that_is_not_installed_says_which_package_brings_it(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmfw.plugins.mplsandbox.languages.PATHS", ())
+    monkeypatch.setattr(plugin_module("mplsandbox", "languages"), "PATHS", ())
     with pytest.raises(LanguageError, match=r"LANGUAGE-ABSENT.*apt-get install lua5.4"):
         run(sandbox, "print(1)", Case(), lang="lua")

@@ -8,16 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmfw.plugins.mplsandbox.analysis import Analysis, Finding, ToolReport
-from llmfw.plugins.mplsandbox.feedback import (
-    correction_prompt,
-    feedback,
-    refinement_prompt,
-    translation_prompt,
-    unit_test_prompt,
-    vulnerability_prompt,
-)  # fmt: skip
-from llmfw.plugins.mplsandbox.records import Isolation, Result, Stage
+from llmfw.testing import plugin_module
+
+Analysis = plugin_module("mplsandbox", "analysis").Analysis
+Finding = plugin_module("mplsandbox", "analysis").Finding
+ToolReport = plugin_module("mplsandbox", "analysis").ToolReport
+correction_prompt = plugin_module("mplsandbox", "feedback").correction_prompt
+feedback = plugin_module("mplsandbox", "feedback").feedback
+refinement_prompt = plugin_module("mplsandbox", "feedback").refinement_prompt
+translation_prompt = plugin_module("mplsandbox", "feedback").translation_prompt
+unit_test_prompt = plugin_module("mplsandbox", "feedback").unit_test_prompt
+vulnerability_prompt = plugin_module("mplsandbox", "feedback").vulnerability_prompt
+Isolation = plugin_module("mplsandbox", "records").Isolation
+Result = plugin_module("mplsandbox", "records").Result
+Stage = plugin_module("mplsandbox", "records").Stage
 
 TASK = "Print twice the number that is read."
 CODE = "n = int(input())\nprint(n + n)\n"

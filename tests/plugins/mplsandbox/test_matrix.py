@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.languages import language
-from llmfw.plugins.mplsandbox.records import Case, Limits, Request
+from llmfw.testing import plugin_module
+
+pytestmark = pytest.mark.slow
+
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+language = plugin_module("mplsandbox", "languages").language
+Case = plugin_module("mplsandbox", "records").Case
+Limits = plugin_module("mplsandbox", "records").Limits
+Request = plugin_module("mplsandbox", "records").Request
 
 PROGRAMS = tomllib.loads((Path(__file__).parent / "programs.toml").read_text())
 LIMITS = Limits(seconds=2, wall=20, memory=192, processes=64, output=65536)

@@ -9,10 +9,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.languages import LanguageError
-from llmfw.plugins.mplsandbox.pool import Pool, PoolClosed, PoolFull
-from llmfw.plugins.mplsandbox.records import Case, Isolation, Request, Result
+from llmfw.testing import plugin_module
+
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+LanguageError = plugin_module("mplsandbox", "languages").LanguageError
+Pool = plugin_module("mplsandbox", "pool").Pool
+PoolClosed = plugin_module("mplsandbox", "pool").PoolClosed
+PoolFull = plugin_module("mplsandbox", "pool").PoolFull
+Case = plugin_module("mplsandbox", "records").Case
+Isolation = plugin_module("mplsandbox", "records").Isolation
+Request = plugin_module("mplsandbox", "records").Request
+Result = plugin_module("mplsandbox", "records").Result
 
 
 class Toy:

@@ -8,12 +8,21 @@ from typing import Any
 
 import pytest
 
-from llmfw.plugins.mplsandbox.best_of import best_of
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.records import Case, Isolation, Request, Result, Stage, Verdict
-from llmfw.plugins.mplsandbox.reward_function import compute_rewards, reward_function
-from llmfw.plugins.mplsandbox.self_correction import self_correct
-from llmfw.plugins.mplsandbox.verdicts import reward, worst
+from llmfw.testing import plugin_module
+
+best_of = plugin_module("mplsandbox", "best_of").best_of
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+Case = plugin_module("mplsandbox", "records").Case
+Isolation = plugin_module("mplsandbox", "records").Isolation
+Request = plugin_module("mplsandbox", "records").Request
+Result = plugin_module("mplsandbox", "records").Result
+Stage = plugin_module("mplsandbox", "records").Stage
+Verdict = plugin_module("mplsandbox", "records").Verdict
+compute_rewards = plugin_module("mplsandbox", "reward_function").compute_rewards
+reward_function = plugin_module("mplsandbox", "reward_function").reward_function
+self_correct = plugin_module("mplsandbox", "self_correction").self_correct
+reward = plugin_module("mplsandbox", "verdicts").reward
+worst = plugin_module("mplsandbox", "verdicts").worst
 
 TESTS = Request(code="", lang="python", cases=[Case(stdin=str(n), expected=str(2 * n)) for n in (1, 4, 9)])
 RIGHT, HALF, WRONG = "print(int(input()) * 2)", "n = int(input())\nprint(2 * n if n < 9 else 0)", "print(1)"

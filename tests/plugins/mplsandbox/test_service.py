@@ -14,13 +14,21 @@ from typing import Any
 
 import pytest
 
-from llmfw.plugins.mplsandbox import handler
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.gate import Gate, ServiceError, is_loopback, token_from
-from llmfw.plugins.mplsandbox.pool import Runs
-from llmfw.plugins.mplsandbox.records import Isolation, Request, Result
-from llmfw.plugins.mplsandbox.service import Service
-from llmfw.plugins.mplsandbox.wire import Bounds, result_of
+from llmfw.testing import plugin_module
+
+handler = plugin_module("mplsandbox", "handler")
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+Gate = plugin_module("mplsandbox", "gate").Gate
+ServiceError = plugin_module("mplsandbox", "gate").ServiceError
+is_loopback = plugin_module("mplsandbox", "gate").is_loopback
+token_from = plugin_module("mplsandbox", "gate").token_from
+Runs = plugin_module("mplsandbox", "pool").Runs
+Isolation = plugin_module("mplsandbox", "records").Isolation
+Request = plugin_module("mplsandbox", "records").Request
+Result = plugin_module("mplsandbox", "records").Result
+Service = plugin_module("mplsandbox", "service").Service
+Bounds = plugin_module("mplsandbox", "wire").Bounds
+result_of = plugin_module("mplsandbox", "wire").result_of
 
 TOKEN = "0123456789abcdef"
 KIND = "Content-Type: application/json"

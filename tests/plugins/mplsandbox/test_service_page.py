@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.page import page
-from llmfw.plugins.mplsandbox.service import Service
+from llmfw.testing import plugin_module
+
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+page = plugin_module("mplsandbox", "page").page
+Service = plugin_module("mplsandbox", "service").Service
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmfw.plugins.mplsandbox.executor import Sandbox
+from llmfw.testing import plugin_module
+
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
 
 JSON = {"Content-Type": "application/json"}
 

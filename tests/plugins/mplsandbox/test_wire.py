@@ -8,20 +8,25 @@ from typing import Any
 
 import pytest
 
-from llmfw.plugins.mplsandbox.executor import RequestError, Sandbox
-from llmfw.plugins.mplsandbox.openapi import document
-from llmfw.plugins.mplsandbox.records import Case, Checker, Limits, Request, Result
-from llmfw.plugins.mplsandbox.wire import (
-    BOUNDS,
-    Bounds,
-    case_of,
-    line_of,
-    parse,
-    request_of,
-    result_of,
-    told,
-    told_request,
-)
+from llmfw.testing import plugin_module
+
+RequestError = plugin_module("mplsandbox", "executor").RequestError
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+document = plugin_module("mplsandbox", "openapi").document
+Case = plugin_module("mplsandbox", "records").Case
+Checker = plugin_module("mplsandbox", "records").Checker
+Limits = plugin_module("mplsandbox", "records").Limits
+Request = plugin_module("mplsandbox", "records").Request
+Result = plugin_module("mplsandbox", "records").Result
+BOUNDS = plugin_module("mplsandbox", "wire").BOUNDS
+Bounds = plugin_module("mplsandbox", "wire").Bounds
+case_of = plugin_module("mplsandbox", "wire").case_of
+line_of = plugin_module("mplsandbox", "wire").line_of
+parse = plugin_module("mplsandbox", "wire").parse
+request_of = plugin_module("mplsandbox", "wire").request_of
+result_of = plugin_module("mplsandbox", "wire").result_of
+told = plugin_module("mplsandbox", "wire").told
+told_request = plugin_module("mplsandbox", "wire").told_request
 
 FULL = Request(
     code="é\ud800\n", lang="python", name="a.py", mode="call", entry_point="f", setup="import x", tests="y",

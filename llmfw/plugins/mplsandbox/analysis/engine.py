@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from llmfw import LlmfwError
 
@@ -80,6 +81,8 @@ def _report(subject: Subject, analyser: Analyser) -> ToolReport:
         lacks = ", ".join(missing(subject, analyser)) or analyser.tool
         install = analyser.install or f"apt-get install {' '.join(subject.lang.packages)}"
         detail = f"not here: {lacks}; {install}"
+        if (analyser.pypi or analyser.npm) and Path(subject.tools, "bin").is_dir():
+            detail += f", or make the sandbox with binds=tool_binds(): it may not see {subject.tools}"
         return ToolReport(
             tool=analyser.tool, version="", category=analyser.category, status="absent", detail=detail
         )

@@ -17,6 +17,8 @@ from .table import analysers
 VARIABLE = "LLMFW_SANDBOX_TOOLS"
 _ROOT = Path("/var/lib/llmfw-sandbox-tools")
 _SAID = 300
+_HIDDEN = ("/tmp", "/work", "/dev", "/proc")  # noqa: S108 - named, not used
+"""Folders that sandboxes have of their own."""
 
 
 class ToolsError(LlmfwError):
@@ -51,7 +53,12 @@ def tool_binds(folder: Path | None = None) -> tuple[str, ...]:
 
 
 def check_readable(folder: Path) -> None:
-    """Raises ToolsError where a sandbox's user can't reach a folder; only root's sandboxes run as another."""
+    """Raises ToolsError where a sandbox can't reach a folder; only root's sandboxes run as another user."""
+    if hidden := next((one for one in _HIDDEN if folder.is_relative_to(one)), ""):
+        raise ToolsError(
+            "TOOLS-UNREADABLE", f"{folder} can't be read from a sandbox: it has a {hidden} of its own",
+            mend=f"set {VARIABLE} to a folder elsewhere, such as {_ROOT}", key=VARIABLE,
+        )  # fmt: skip
     if os.geteuid() != 0:
         return
     for place in (folder, *folder.parents):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from llmfw.plugins.mplsandbox.analysis import Analysis, Category, ToolReport
-from llmfw.plugins.mplsandbox.analysis.tools import tool_binds
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.isolation.backends import SandboxUnavailable
+from llmfw.testing import plugin_module
+
+Analysis = plugin_module("mplsandbox", "analysis").Analysis
+Category = plugin_module("mplsandbox", "analysis").Category
+ToolReport = plugin_module("mplsandbox", "analysis").ToolReport
+tool_binds = plugin_module("mplsandbox", "analysis.tools").tool_binds
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+SandboxUnavailable = plugin_module("mplsandbox", "isolation.backends").SandboxUnavailable
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
-from llmfw.plugins.mplsandbox.analysis import analyze
-from llmfw.plugins.mplsandbox.analysis.lines import stretches
-from llmfw.plugins.mplsandbox.analysis.table import analysers
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.records import Case, Limits, Request
+from llmfw.testing import plugin_module
+
+analyze = plugin_module("mplsandbox", "analysis").analyze
+stretches = plugin_module("mplsandbox", "analysis.lines").stretches
+analysers = plugin_module("mplsandbox", "analysis.table").analysers
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+Case = plugin_module("mplsandbox", "records").Case
+Limits = plugin_module("mplsandbox", "records").Limits
+Request = plugin_module("mplsandbox", "records").Request
 
 STRAIGHT = {
     "python": ("a = 1\nb = (\n    a +\n    1\n)\nprint(b)\n", "coverage.py"),
@@ -126,14 +130,14 @@ def test_missing_lines_are_put_together_over_lines_that_cannot_run() -> None:
 
 def test_go_blocks_become_the_lines_that_hold_code() -> None:
     """A block from the opening brace of line 3 on holds line 4; the brace alone is no code."""
-    from llmfw.plugins.mplsandbox.analysis.lines import by_go
+    by_go = plugin_module("mplsandbox", "analysis.lines").by_go
 
     code = "package main\n\nfunc f() {\n\tx := 1\n\n\t// text\n\t_ = x\n}\n"
     traced = by_go("mode: count\nx/main.go:3.10,8.2 2 5\n", code)
     assert (sorted(traced.executable), traced.hits[4]) == ([4, 7], 5)
 
 
-def test_the_table_has_a_tracer_for_each_language_that_the_brief_of_coverage_names() -> None:
+def test_thirteen_languages_have_a_tracer() -> None:
     covered = {lang for one in analysers().values() if one.category == "coverage" for lang in one.languages}
     assert covered >= {
         "python", "c", "cpp", "java", "javascript", "typescript", "bash", "rust", "go", "perl", "ruby", "php",

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from llmfw.plugins.mplsandbox.analysis import analyze
-from llmfw.plugins.mplsandbox.analysis.efficiency import growth, size
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.records import Case, Request
+from llmfw.testing import plugin_module
+
+analyze = plugin_module("mplsandbox", "analysis").analyze
+growth = plugin_module("mplsandbox", "analysis.efficiency").growth
+size = plugin_module("mplsandbox", "analysis.efficiency").size
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+Case = plugin_module("mplsandbox", "records").Case
+Request = plugin_module("mplsandbox", "records").Request
 
 
 def test_growth_is_the_slope_on_logarithms() -> None:

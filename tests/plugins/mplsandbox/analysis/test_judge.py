@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from llmfw.plugins.mplsandbox.analysis.judge import judge, read
+from llmfw.testing import plugin_module
+
+judge = plugin_module("mplsandbox", "analysis.judge").judge
+read = plugin_module("mplsandbox", "analysis.judge").read
 
 CODE = "a = input()\neval(a)\n"
 

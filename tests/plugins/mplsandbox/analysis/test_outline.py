@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from llmfw.plugins.mplsandbox.analysis import analyze
-from llmfw.plugins.mplsandbox.analysis.tools import tools_folder
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.records import Request
+from llmfw.testing import plugin_module
+
+analyze = plugin_module("mplsandbox", "analysis").analyze
+tools_folder = plugin_module("mplsandbox", "analysis.tools").tools_folder
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+Request = plugin_module("mplsandbox", "records").Request
 
 PROGRAM = '''"""Doc of the module."""
 

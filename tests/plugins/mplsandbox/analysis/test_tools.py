@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from llmfw.plugins.mplsandbox.analysis import analyze
-from llmfw.plugins.mplsandbox.analysis import tools as folder
-from llmfw.plugins.mplsandbox.analysis.lines import TRACERS
-from llmfw.plugins.mplsandbox.analysis.parse import PARSERS
-from llmfw.plugins.mplsandbox.analysis.table import Analyser, analysers
-from llmfw.plugins.mplsandbox.executor import Sandbox
-from llmfw.plugins.mplsandbox.languages import languages
-from llmfw.plugins.mplsandbox.records import Case, Request
+from llmfw.testing import plugin_module
+
+analyze = plugin_module("mplsandbox", "analysis").analyze
+folder = plugin_module("mplsandbox", "analysis.tools")
+TRACERS = plugin_module("mplsandbox", "analysis.lines").TRACERS
+PARSERS = plugin_module("mplsandbox", "analysis.parse").PARSERS
+Analyser = plugin_module("mplsandbox", "analysis.table").Analyser
+analysers = plugin_module("mplsandbox", "analysis.table").analysers
+Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+languages = plugin_module("mplsandbox", "languages").languages
+Case = plugin_module("mplsandbox", "records").Case
+Request = plugin_module("mplsandbox", "records").Request
 
 
 @pytest.mark.parametrize("one", analysers().values(), ids=lambda one: one.id)
@@ -26,7 +30,7 @@ def test_an_entry_of_the_table_is_whole(one: Analyser) -> None:
     assert one.files() is not None
     assert one.instead_of in ("", *analysers())
     assert re.compile(one.parse.get("pattern", "")) and re.compile(one.parse.get("skip", ""))
-    assert one.parser not in ("json", "jsonl") or "message" in one.parse["fields"]
+    assert one.parser not in ("json", "jsonl") or "message" in one.parse["fields"] | one.parse
 
 
 def test_a_tool_that_is_not_here_is_named_with_what_installs_it(
@@ -67,8 +71,17 @@ def test_root_and_others_have_different_folders(monkeypatch: pytest.MonkeyPatch,
     assert folder.tools_folder() == tmp_path / ".cache/llmfw/sandbox-tools"
 
 
-def test_a_folder_that_a_sandbox_cannot_reach_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_a_sandbox_has_of_its_own_is_refused() -> None:
+    with pytest.raises(folder.ToolsError) as caught:
+        folder.check_readable(Path("/tmp/tools"))
+    assert "it has a /tmp of its own" in str(caught.value)
+
+
+def test_a_folder_that_a_sandbox_cannot_reach_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only where we are root do sandboxes run as somebody else."""
+    monkeypatch.setattr(folder, "_HIDDEN", ())
     if folder.os.geteuid() != 0:
         pytest.skip("sandboxes run as us")
     closed = tmp_path / "closed"
@@ -77,7 +90,7 @@ def test_a_folder_that_a_sandbox_cannot_reach_is_refused(tmp_path: Path) -> None
     closed.chmod(0o700)
     with pytest.raises(folder.ToolsError) as caught:
         folder.tool_binds(inner)
-    assert caught.value.code == "TOOLS-UNREADABLE"
+    assert "closed to other users" in str(caught.value)
 
 
 def test_what_is_wanted_comes_from_the_table() -> None:

@@ -19,8 +19,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmfw.plugins.mplsandbox.identify import Guess, identify, votes
-from llmfw.plugins.mplsandbox.languages import DATA, languages
+from llmfw.testing import plugin_module
+
+Guess = plugin_module("mplsandbox", "identify").Guess
+identify = plugin_module("mplsandbox", "identify").identify
+votes = plugin_module("mplsandbox", "identify.votes")
+DATA = plugin_module("mplsandbox", "languages").DATA
+languages = plugin_module("mplsandbox", "languages").languages
 
 HERE = Path(__file__).parent
 LABELS = {*languages(), "unknown"}
@@ -198,7 +203,7 @@ def test_a_hostile_text_gets_a_label_in_bounded_time(name):
 
 def test_no_text_crashes_the_interpreter_from_a_thread():
     program = (
-        "import threading, json, sys; from llmfw.plugins.mplsandbox.identify import identify\n"
+        f"import threading, json, sys; from {identify.__module__} import identify\n"
         "for text in json.load(sys.stdin):\n"
         "    one = threading.Thread(target=identify, args=(text,), kwargs={'model': False})\n"
         "    one.start(); one.join()\n"

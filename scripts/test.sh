@@ -13,7 +13,7 @@ wanted=(
   rustc:rustc go:golang-go perl:perl ruby:ruby php:php-cli luac5.4:lua5.4 mcs:mono-mcs mono:mono-runtime
   Rscript:r-base-core ocamlc:ocaml-nox cppcheck:cppcheck flawfinder:flawfinder shellcheck:shellcheck luacheck:lua-check
   clippy-driver:rust-clippy checkstyle:checkstyle rubocop:rubocop phpcs:php-codesniffer perlcritic:libperl-critic-perl
-  staticcheck:go-staticcheck valgrind:valgrind
+  go-staticcheck:go-staticcheck valgrind:valgrind
 )
 have_system() { # have_system PROGRAM|PROGRAM...: in the system's own folders, which sandboxes see
   local name

@@ -117,6 +117,10 @@ class Sandbox:
         found = [stage.verdict for stage in stages] or [built.compile.verdict if built.compile else "OK"]
         return self._result(asked, built, worst(found), tuple(stages))
 
+    def carry_out(self, job: Job) -> Outcome:
+        """Run a job that is no request, as analysers do."""
+        return self._backend.run(job)
+
     def run_many(self, requests: Iterable[Request]) -> Iterator[Result]:
         """Run requests side by side; results come in the requests' order, at most ``4 * jobs`` are ahead."""
         with ThreadPoolExecutor(self.jobs, thread_name_prefix="sandbox") as pool:

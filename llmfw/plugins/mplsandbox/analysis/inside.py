@@ -66,11 +66,6 @@ def _bytes(content: str | bytes) -> bytes:
     return content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
 
 
-def carry_out(sandbox: Sandbox, job: Job) -> Outcome:
-    """Run a job in the sandbox's own backend."""
-    return sandbox._backend.run(job)
-
-
 # Is it there?
 
 _VERSIONS: WeakKeyDictionary[Sandbox, dict[str, str | None]] = WeakKeyDictionary()
@@ -108,7 +103,7 @@ def _version(subject: Subject, analyser: Analyser) -> str | None:
     if which(argv[0]) is None and not Path(argv[0]).exists():
         return None
     env = {**ENVIRONMENT, **subject.lang.environ(), **analyser.environ(subject.tools)}
-    outcome = carry_out(subject.sandbox, Job(commands=[Command(argv=argv, env=env, limits=limits)]))
+    outcome = subject.sandbox.carry_out(Job(commands=[Command(argv=argv, env=env, limits=limits)]))
     said = outcome.stdout.decode("utf-8", "replace") + outcome.stderr.decode("utf-8", "replace")
     if not outcome.ends or outcome.ends[0].status or outcome.ends[0].why:
         return None
@@ -169,7 +164,7 @@ def _once(subject: Subject, analyser: Analyser) -> str:
         commands=[*before, _command(subject, analyser, analyser.command)],
         files={**subject.files, **analyser.files()}, outputs=outputs, output=REPORT,
     )  # fmt: skip
-    outcome = carry_out(subject.sandbox, job)
+    outcome = subject.sandbox.carry_out(job)
     _insist(outcome, len(job.commands), analyser.exits)
     return _text(outcome, analyser.report)
 
@@ -218,8 +213,8 @@ def each(subject: Subject, analyser: Analyser, most: int) -> list[str | Failed]:
 
 def _made(subject: Subject, analyser: Analyser, files: Files) -> dict[str, tuple[bytes, int]]:
     commands = [_command(subject, analyser, one, quiet=True) for one in analyser.setup]
-    outcome = carry_out(
-        subject.sandbox, Job(commands=commands, files=files, outputs=analyser.keeps, output=REPORT)
+    outcome = subject.sandbox.carry_out(
+        Job(commands=commands, files=files, outputs=analyser.keeps, output=REPORT)
     )
     _insist(outcome, len(commands))
     return {path: (data, 0o755) for path, data in outcome.outputs.items()}
@@ -254,7 +249,7 @@ def _case(subject: Subject, analyser: Analyser, files: Files, case: Case) -> str
         stdin=_bytes(case.stdin), heard=REPORT if mode == "call" else None,
         said=frame(call) if mode == "call" else b"",
     )  # fmt: skip
-    outcome = carry_out(subject.sandbox, job)
+    outcome = subject.sandbox.carry_out(job)
     try:
         _insist(outcome, len(job.commands))
         return _text(outcome, analyser.report)

@@ -10,6 +10,8 @@ import pytest
 from llmfw.testing import plugin_module
 from llmfw.testing.runner import Runner
 
+pytestmark = pytest.mark.slow
+
 EXIT = plugin_module("mplsandbox", "commands").EXIT
 VERDICTS = plugin_module("mplsandbox", "records").VERDICTS
 

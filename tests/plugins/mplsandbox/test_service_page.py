@@ -93,6 +93,7 @@ class Browser:
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_in_a_browser_a_program_is_typed_and_its_verdict_is_seen(
     service: Service, chromium: Path, tmp_path: Path
 ) -> None:

@@ -23,8 +23,8 @@ class Limits:
     Attributes:
         seconds: CPU time, s. Wall time is bounded by ``wall``.
         wall: wall time, s; None: five times ``seconds`` and one second more.
-        memory: MiB of anonymous and shared memory.
-        processes: alive at once, threads among them.
+        memory: MiB of anonymous and shared memory; a language's runtime gets what it needs itself on top.
+        processes: alive at once, threads among them; a runtime's own on top, likewise.
         output: bytes of stdout and of stderr, each.
         disk: MiB that it may write.
         files: open at once, of each process.

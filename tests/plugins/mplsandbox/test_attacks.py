@@ -21,6 +21,7 @@ SandboxUnavailable = plugin_module("mplsandbox", "isolation.backends").SandboxUn
 NUMBERS = plugin_module("mplsandbox", "isolation.seccomp").NUMBERS
 filter_program = plugin_module("mplsandbox", "isolation.seccomp").filter_program
 Level = plugin_module("mplsandbox", "records").Level
+Case = plugin_module("mplsandbox", "records").Case
 Request = plugin_module("mplsandbox", "records").Request
 
 
@@ -40,6 +41,36 @@ def test_an_attack_is_held(level: Level, name: str, number: int) -> None:
         pytest.skip(str(error))
     [held] = carry_out(sandbox, [attacks()[number - 1]])
     assert not held.wrong, held
+
+
+REACHES = """
+import os
+for n in range(12):
+    for mode in (os.O_WRONLY, os.O_RDONLY, os.O_RDWR):
+        try: fd = os.open(f"/proc/1/fd/{n}", mode)
+        except OSError: continue
+        try: os.write(fd, b"x" * 64)
+        except OSError: pass
+        print("opened", n)
+for name in ("mem", "environ", "maps"):
+    try: open(f"/proc/1/{name}", "rb").read(16)
+    except OSError: continue
+    if name == "mem": print("read", name)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("level", "name"), [("strict", "bubblewrap"), ("strict", "unshare"), ("paranoid", "gvisor")]
+)
+def test_a_program_cannot_write_the_supervisors_report(level: str, name: str) -> None:
+    """Under gVisor it could while both were one user: any verdict could be forged."""
+    try:
+        sandbox = Sandbox(level, name=name)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    stage = sandbox.run(Request(code=REACHES, lang="python", cases=[Case()])).cases[0]
+    assert (stage.verdict, stage.stdout) == ("OK", ""), stage
 
 
 def test_an_attack_that_gets_through_is_told_as_such(sandbox: Sandbox) -> None:

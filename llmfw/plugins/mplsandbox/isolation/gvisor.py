@@ -15,6 +15,12 @@ from .filesystem import PASSWD, WORK, links, readable
 from .job import Job, Outcome, carry_out, supervisor
 from .process import begin
 
+_UID = 65534
+"""The user that programs are; the supervisor is another: gVisor lets a user into all of its processes."""
+_SETS = ("bounding", "effective", "permitted")
+_SUPERVISOR = ["CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_CHOWN"]
+"""What the supervisor needs of gVisor's own kernel; programs have none of it."""
+
 
 def run(job: Job, *, runsc: str, python: str, binds: Sequence[str] = ()) -> Outcome:
     """Carry a job out in a container of its own, whose bundle is removed afterwards."""
@@ -39,7 +45,7 @@ def run(job: Job, *, runsc: str, python: str, binds: Sequence[str] = ()) -> Outc
                 [*words, "run", f"--bundle={bundle}", name], (), stdin=control, stdout=report, env=env
             )
 
-        return carry_out(start, job, cwd=WORK, captured=True)
+        return carry_out(start, job, cwd=WORK, captured=True, uid=_UID)
 
 
 def _write(bundle: Path, inside: Sequence[str], disk: int, binds: Sequence[str]) -> None:
@@ -68,8 +74,9 @@ def _write(bundle: Path, inside: Sequence[str], disk: int, binds: Sequence[str])
     config = {
         "ociVersion": "1.0.0",
         "process": {
-            "terminal": False, "user": {"uid": 65534, "gid": 65534}, "args": list(inside), "cwd": WORK,
-            "env": ["PATH=/usr/bin:/bin"], "noNewPrivileges": True, "capabilities": {},
+            "terminal": False, "user": {"uid": 0, "gid": 0}, "args": list(inside), "cwd": WORK,
+            "env": ["PATH=/usr/bin:/bin"], "noNewPrivileges": True,
+            "capabilities": dict.fromkeys(_SETS, _SUPERVISOR),
         },
         "root": {"path": "rootfs", "readonly": True}, "hostname": "sandbox", "mounts": mounts,
         "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},

@@ -140,6 +140,7 @@ def carry_out(
     captured: bool = False,
     unconfined: bool = False,
     beside: int = 1,
+    uid: int = -1,
 ) -> Outcome:
     """Run a job to its end. Nothing of it is alive, and no descriptor is open, when this returns.
 
@@ -147,6 +148,7 @@ def carry_out(
         captured: only two pipes cross the wall; the supervisor keeps what the commands read and write.
         unconfined: nothing holds the commands.
         beside: processes of the sandbox itself that the kernel counts with theirs.
+        uid: the user that the commands become, where the supervisor is another; -1: the same.
     """
     with _Pipes() as pipes:
         control_in, control = pipes.pair()
@@ -181,6 +183,7 @@ def carry_out(
                 captured=captured,
                 unconfined=unconfined,
                 beside=beside,
+                uid=uid,
             )
             allowed = sum(command.limits.wall_seconds for command in job.commands) + _GRACE
             trouble = _attend(process, pipes, sinks, sends, control, allowed, quiet={report})
@@ -207,7 +210,15 @@ def _cut(outcome: Outcome, job: Job) -> Outcome:
 
 
 def _frame(
-    job: Job, stdio: Sequence[int], *, cwd: str, landlock: bool, captured: bool, unconfined: bool, beside: int
+    job: Job,
+    stdio: Sequence[int],
+    *,
+    cwd: str,
+    landlock: bool,
+    captured: bool,
+    unconfined: bool,
+    beside: int,
+    uid: int,
 ) -> bytes:
     called = job.heard is not None
     asked = {
@@ -219,7 +230,7 @@ def _frame(
         "files": [[path, len(data), mode] for path, (data, mode) in job.files.items()],
         "outputs": list(job.outputs), "output_bytes": _OUTPUTS - (1 << 24), "landlock": landlock,
         "stdio": list(stdio), "captured": asked if captured else None, "unconfined": unconfined,
-        "beside": beside,
+        "beside": beside, "uid": uid,
     }  # fmt: skip
     text = marshal.dumps(told)
     texts = (job.stdin, job.said if called else b"") if captured else ()

@@ -9,8 +9,8 @@ It starts with every program, so it imports nothing that takes long (json alone 
 
 A job is a frame: 8 bytes of length, then a marshalled dict, then the files' bytes one after another:
 ``{"commands": [{"argv", "env", "limits", "builtin", "quiet"}], "cwd", "files": [[path, size, mode]],
-"outputs": [path], "output_bytes", "landlock", "beside", "stdio": [in, out, err, more...]}``. A report is
-a frame likewise, but a Python literal, because its reader trusts nobody: ``{"ends": [{"status", "why",
+"outputs": [path], "output_bytes", "landlock", "beside", "uid", "stdio": [in, out, err, more...]}``. A report
+is a frame likewise, but a Python literal, because its reader trusts nobody: ``{"ends": [{"status", "why",
 "wall", "cpu", "memory", "largest", "tasks", "landlock", "started"}], "outputs": [[path, size or refusal]],
 "captured": [size, ...]}`` and the files' bytes.
 
@@ -79,12 +79,13 @@ def write_frame(fd: int, value: Any, blobs: Any = ()) -> None:
 # Files, in and out: one component at a time, no link is followed.
 
 
-def open_folder(base: str, parts: list[str], make: bool = False) -> int:
+def open_folder(base: str, parts: list[str], make: bool = False, uid: int = -1) -> int:
     at = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     for part in parts:
         if make:
             try:
                 os.mkdir(part, 0o755, dir_fd=at)
+                os.chown(part, uid, uid, dir_fd=at, follow_symlinks=False)
             except FileExistsError:
                 pass
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -96,12 +97,14 @@ def open_folder(base: str, parts: list[str], make: bool = False) -> int:
     return at
 
 
-def put(base: str, path: str, data: bytes, mode: int) -> None:
+def put(base: str, path: str, data: bytes, mode: int, uid: int) -> None:
+    """Write a file for user ``uid``; -1: the supervisor's own."""
     *folders, name = path.split("/")
-    at = open_folder(base, folders, make=True)
+    at = open_folder(base, folders, make=True, uid=uid)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name, flags, mode, dir_fd=at)
     write_all(fd, data)
+    os.fchown(fd, uid, uid)
     os.close(fd)
     os.close(at)
 
@@ -291,6 +294,10 @@ def child(command: dict[str, Any], job: dict[str, Any], ready: int) -> None:
         except ValueError:
             if job["captured"] is None:  # gVisor's kernel lets some of them alone; what is sampled holds
                 raise
+    if job["uid"] >= 0:  # where process 1's own user could reach into it
+        os.setgroups([])
+        os.setresgid(job["uid"], job["uid"], job["uid"])
+        os.setresuid(job["uid"], job["uid"], job["uid"])
     if limits["address"]:
         resource.setrlimit(resource.RLIMIT_AS, (limits["address"] << 20,) * 2)
     if job["landlock"]:
@@ -447,7 +454,7 @@ def main(control: int, report: int) -> None:
     job = read_frame(control)
     cwd = job["cwd"]
     for path, size, mode in job["files"]:
-        put(cwd, path, read_exactly(control, size), mode)
+        put(cwd, path, read_exactly(control, size), mode, job["uid"])
     if job["captured"] is not None:
         capture(job, control)
     global CONFINED

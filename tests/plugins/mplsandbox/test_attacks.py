@@ -50,8 +50,8 @@ for n in range(12):
         try: fd = os.open(f"/proc/1/fd/{n}", mode)
         except OSError: continue
         try: os.write(fd, b"x" * 64)
-        except OSError: pass
-        print("opened", n)
+        except OSError: continue  # something that anyone may read, such as a file of /proc
+        print("wrote", n)
 for name in ("mem", "environ", "maps"):
     try: open(f"/proc/1/{name}", "rb").read(16)
     except OSError: continue

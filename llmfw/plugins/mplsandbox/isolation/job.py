@@ -189,7 +189,9 @@ def carry_out(
             trouble = _attend(process, pipes, sinks, sends, control, allowed, quiet={report})
         finally:
             _end(process)
-        words = process.stderr.read(4096).decode("utf-8", "replace").strip() if process.stderr else ""
+        assert process.stderr is not None
+        with process.stderr as told_by_wall:
+            words = told_by_wall.read(4096).decode("utf-8", "replace").strip()
     outcome = _told(sinks[report].data, trouble or words)
     if not captured:
         texts: dict[str, Any] = {name: bytes(sinks[fd].data) for name, fd in names.items()}

@@ -5,7 +5,9 @@
     python -m benchmarks.sandbox --repetitions 3 --soak 5 --out FOLDER
 
 The floor is bubblewrap with the same namespaces and mounts around the interpreter alone: no limits, no
-supervisor, no test. ``subprocess`` is the interpreter without any wall. All three are interleaved.
+supervisor, no test. ``subprocess`` is the interpreter without any wall. All three are interleaved. While a
+job runs, the sandbox of the next one is started on a free processor; the row after a pause is without that.
+One worker against as many as there are processors: one worker has one processor, hence no spare either.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import psutil
 from benchmarks import harness, record
 from llmfw.plugins.mplsandbox.executor import Sandbox
 from llmfw.plugins.mplsandbox.isolation.filesystem import links, readable
+from llmfw.plugins.mplsandbox.isolation.spares import IDLE
 from llmfw.plugins.mplsandbox.records import Case, Limits, Request
 
 CODE = "print(int(input()) * 2)"
@@ -96,6 +99,7 @@ def single(sandbox: Sandbox, repetitions: int) -> list[dict[str, Any]]:
         for _ in range(repetitions):
             for name, side in sides.items():
                 told.setdefault(name, []).append(1000 * timed(side))
+        cold = pauses(ours, folder, max(3, repetitions // 4))
     rows = [
         record.row(
             "a Python job, end to end", ours=statistics.median(told["ours"]), unit="ms",
@@ -107,6 +111,14 @@ def single(sandbox: Sandbox, repetitions: int) -> list[dict[str, Any]]:
             ("subprocess", "plain subprocess, no wall", None),
         )
     ]  # fmt: skip
+    first, bwrap = (list(values) for values in zip(*cold, strict=True))
+    rows.append(
+        record.row(
+            "a Python job after a pause", ours=statistics.median(first), unit="ms", repetitions=len(cold),
+            peer=statistics.median(bwrap), peer_name="bubblewrap + interpreter",
+            ours_spread=harness.spread(first), peer_spread=harness.spread(bwrap),
+        )
+    )  # fmt: skip
     for lang, code in PROGRAMS.items():
         case = Request(code=code, lang=lang, cases=[Case(stdin="4\n", expected="8")])
         assert sandbox.run(case).verdict == "OK", lang
@@ -118,20 +130,34 @@ def single(sandbox: Sandbox, repetitions: int) -> list[dict[str, Any]]:
     return rows
 
 
+def pauses(ours: Callable[[], object], folder: Path, repetitions: int) -> list[tuple[float, float]]:
+    """Milliseconds of our job and of the floor, each time after a pause that no spare outlives."""
+    told = []
+    for _ in range(repetitions):
+        time.sleep(2 * IDLE + 0.1)
+        told.append((1000 * timed(ours), 1000 * timed(lambda: floor(folder))))
+    return told
+
+
 def scaling(repetitions: int, jobs: int) -> list[dict[str, Any]]:
     """Python jobs a second by one worker and by as many as there are processors, interleaved."""
-    cores = len(os.sched_getaffinity(0))
+    processors = os.sched_getaffinity(0)
+    cores = len(processors)
     requests = [Request(code=CODE, lang="python", cases=[Case(stdin="4", expected="8")])] * jobs
     told: dict[int, list[float]] = {1: [], cores: []}
     for _ in range(repetitions):
         for workers, values in told.items():
             sandbox = Sandbox(jobs=workers)
-            values.append(jobs / timed(lambda sandbox=sandbox: list(sandbox.run_many(requests))))
+            os.sched_setaffinity(0, sorted(processors)[:workers])  # its threads inherit it
+            try:
+                values.append(jobs / timed(lambda sandbox=sandbox: list(sandbox.run_many(requests))))
+            finally:
+                os.sched_setaffinity(0, processors)
     one, all_ = (statistics.median(values) for values in told.values())
     return [
         record.row(
-            f"Python jobs by {cores} workers", ours=all_, unit="jobs/s", repetitions=repetitions, peer=one,
-            peer_name="one worker", judged=all_ / one / cores, goal=("at least", 0.9),
+            f"Python jobs by {cores} workers on {cores} processors", ours=all_, unit="jobs/s", repetitions=repetitions, peer=one,
+            peer_name="one worker, one processor", judged=all_ / one / cores, goal=("at least", 0.9),
             ours_spread=harness.spread(told[cores]), peer_spread=harness.spread(told[1]),
         )
     ]  # fmt: skip

@@ -124,7 +124,7 @@ def _judged(one: Attack, result: Result, scene: Scene) -> Held:
 
 
 def survivors(mark: str) -> list[int]:
-    """Processes of this machine in whose command line or environment the mark stands, but ours."""
+    """Processes of this machine in whose command line the mark stands, but ours."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:

@@ -169,12 +169,15 @@ def _command(pid: int) -> bytes:
 
 def test_survivors_are_found_by_their_mark() -> None:
     mark = f"marked-{os.getpid()}"
-    process = subprocess.Popen([sys.executable, "-c", f"import time; '{mark}'; time.sleep(30)"])
+    code = f"import time; '{mark}'; print(flush=True); time.sleep(30)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
+        process.stdout.readline()  # its command line is there by then, which it isn't when Popen returns
         assert survivors(mark) == [process.pid]
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert survivors(mark) == []
 
 

@@ -13,8 +13,10 @@ from ..languages import which
 from ..records import Isolation, Level, Limits
 from . import bubblewrap, gvisor, unconfined, unshare
 from .filesystem import WORK
-from .job import Command, Job, Outcome, carry_out
+from .job import Command, Job, Outcome
 from .seccomp import filter_program
+from .spares import Spares
+from .standing import Wall
 
 PHRASE = "run untrusted code without a sandbox"
 """What must be typed before anything runs unconfined."""
@@ -91,7 +93,7 @@ def _walled(
     level: Level, name: str, start: Callable[..., subprocess.Popen[bytes]], beside: int = 1
 ) -> Backend | _Missing:
     """A backend of namespaces and a filter, where one program comes through it as it should."""
-    run = partial(carry_out, start, cwd=WORK, landlock=True, beside=beside)
+    run = Spares(Wall(start=start, cwd=WORK, landlock=True, beside=beside)).run
     outcome = run(_look())
     if outcome.trouble or outcome.ends[0].status:
         return _Missing(f"{name} fails: {outcome.trouble or 'its program failed'}", _USERNS)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from .filesystem import PASSWD, WORK, links, readable
-from .job import Job, Outcome, carry_out, supervisor
+from .job import Job, Outcome, supervisor
 from .process import begin
+from .standing import Wall, carry_out
 
 _UID = 65534
 """The user that programs are; the supervisor is another: gVisor lets a user into all of its processes."""
@@ -27,8 +28,7 @@ def run(job: Job, *, runsc: str, python: str, binds: Sequence[str] = ()) -> Outc
     with tempfile.TemporaryDirectory(prefix="llmfw-gvisor-", ignore_cleanup_errors=True) as place:
         bundle, name = Path(place), f"llmfw-{secrets.token_hex(8)}"
         state = bundle / "state"
-        disk = max(command.limits.disk for command in job.commands)
-        _write(bundle, [python, "-I", "-S", "-B", "/supervisor.pyc", "0", "1"], disk, binds)
+        _write(bundle, [python, "-I", "-S", "-B", "/supervisor.pyc", "0", "1"], job.disk, binds)
         state.mkdir()
         for folder in (bundle, state):
             folder.chmod(0o777)  # a user that owns nothing runs it
@@ -45,7 +45,7 @@ def run(job: Job, *, runsc: str, python: str, binds: Sequence[str] = ()) -> Outc
                 [*words, "run", f"--bundle={bundle}", name], (), stdin=control, stdout=report, env=env
             )
 
-        return carry_out(start, job, cwd=WORK, captured=True, uid=_UID)
+        return carry_out(Wall(start=start, cwd=WORK, captured=True, uid=_UID), job)
 
 
 def _write(bundle: Path, inside: Sequence[str], disk: int, binds: Sequence[str]) -> None:

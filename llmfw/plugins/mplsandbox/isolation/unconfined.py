@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .job import Job, Outcome, carry_out
+from .job import Job, Outcome
+from .standing import Wall, carry_out
 
 _SUPERVISOR = Path(__file__).parent / "supervisor.py"
 
@@ -27,4 +28,4 @@ def run(job: Job) -> Outcome:
                 stderr=subprocess.PIPE, cwd=place, start_new_session=True, env={"PATH": os.defpath},
             )  # fmt: skip
 
-        return carry_out(start, job, cwd=place, unconfined=True)
+        return carry_out(Wall(start=start, cwd=place, unconfined=True), job)

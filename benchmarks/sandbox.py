@@ -5,7 +5,8 @@
     python -m benchmarks.sandbox --repetitions 3 --soak 5 --out FOLDER
 
 The floor is bubblewrap with the same namespaces and mounts around the interpreter alone: no limits, no
-supervisor, no test. ``subprocess`` is the interpreter without any wall. All three are interleaved. While a
+supervisor, no test. ``subprocess`` is the interpreter without any wall; firejail is measured where it is
+installed (other public sandboxes need Docker or root). All are interleaved. While a
 job runs, the sandbox of the next one is started on a free processor; the row after a pause is without that.
 One worker against as many as there are processors: one worker has one processor, hence no spare either.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,13 @@ def bare(folder: Path) -> None:
     _answer([*_other(), "/usr/bin/python3", "-B", "-E", "-s", "main.py"], folder)
 
 
+def firejail(folder: Path) -> None:
+    """A public sandbox, set as close to ours as it gets: no network, no capability, its filter."""
+    words = ["firejail", "--quiet", "--noprofile", "--net=none", f"--private={folder}", "--seccomp"]
+    words += ["--caps.drop=all", "--nonewprivs", "--rlimit-as=512000000", "--timeout=00:00:10"]
+    _answer([*words, "/usr/bin/python3", "-B", "-E", "-s", "main.py"], folder)
+
+
 def _other() -> list[str]:
     return ["setpriv", "--reuid=61183", "--regid=61183", "--clear-groups"] if os.geteuid() == 0 else []
 
@@ -96,6 +106,8 @@ def single(sandbox: Sandbox, repetitions: int) -> list[dict[str, Any]]:
         folder.chmod(0o755)
         (folder / "main.py").write_text(CODE)
         sides = {"ours": ours, "floor": lambda: floor(folder), "subprocess": lambda: bare(folder)}
+        if shutil.which("firejail"):
+            sides["firejail"] = lambda: firejail(folder)
         for _ in range(repetitions):
             for name, side in sides.items():
                 told.setdefault(name, []).append(1000 * timed(side))
@@ -109,7 +121,9 @@ def single(sandbox: Sandbox, repetitions: int) -> list[dict[str, Any]]:
         for peer, name, goal in (
             ("floor", "bubblewrap + interpreter", ("at most", 1.3)),
             ("subprocess", "plain subprocess, no wall", None),
+            ("firejail", "firejail + interpreter, a public sandbox", None),
         )
+        if peer in told
     ]  # fmt: skip
     first, bwrap = (list(values) for values in zip(*cold, strict=True))
     rows.append(
@@ -140,27 +154,47 @@ def pauses(ours: Callable[[], object], folder: Path, repetitions: int) -> list[t
 
 
 def scaling(repetitions: int, jobs: int) -> list[dict[str, Any]]:
-    """Python jobs a second by one worker and by as many as there are processors, interleaved."""
+    """Jobs a second by a worker on each processor against one worker on one, interleaved; the floor's too,
+    which says how far this machine's processors are two.
+    """
     processors = os.sched_getaffinity(0)
     cores = len(processors)
-    requests = [Request(code=CODE, lang="python", cases=[Case(stdin="4", expected="8")])] * jobs
-    told: dict[int, list[float]] = {1: [], cores: []}
-    for _ in range(repetitions):
-        for workers, values in told.items():
-            sandbox = Sandbox(jobs=workers)
-            os.sched_setaffinity(0, sorted(processors)[:workers])  # its threads inherit it
-            try:
-                values.append(jobs / timed(lambda sandbox=sandbox: list(sandbox.run_many(requests))))
-            finally:
-                os.sched_setaffinity(0, processors)
-    one, all_ = (statistics.median(values) for values in told.values())
-    return [
-        record.row(
-            f"Python jobs by {cores} workers on {cores} processors", ours=all_, unit="jobs/s", repetitions=repetitions, peer=one,
-            peer_name="one worker, one processor", judged=all_ / one / cores, goal=("at least", 0.9),
-            ours_spread=harness.spread(told[cores]), peer_spread=harness.spread(told[1]),
-        )
-    ]  # fmt: skip
+    request = Request(code=CODE, lang="python", cases=[Case(stdin="4", expected="8")])
+    told: dict[tuple[str, int], list[float]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        (folder / "main.py").write_text(CODE)
+
+        def ours(workers: int) -> None:
+            list(Sandbox(jobs=workers).run_many([request] * jobs))
+
+        def floors(workers: int) -> None:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(floor, [folder] * jobs))
+
+        for _ in range(repetitions):
+            for name, side in (("Python jobs", ours), ("bubblewrap + interpreter", floors)):
+                for workers in (1, cores):
+                    os.sched_setaffinity(0, sorted(processors)[:workers])  # threads begun here inherit it
+                    try:
+                        seconds = timed(lambda side=side, workers=workers: side(workers))
+                    finally:
+                        os.sched_setaffinity(0, processors)
+                    told.setdefault((name, workers), []).append(jobs / seconds)
+    rows = []
+    for name, goal in (("Python jobs", ("at least", 0.9)), ("bubblewrap + interpreter", None)):
+        one, all_ = told[name, 1], told[name, cores]
+        rows.append(
+            record.row(
+                f"{name} by {cores} workers on {cores} processors", ours=statistics.median(all_),
+                unit="jobs/s", repetitions=repetitions, peer=statistics.median(one),
+                peer_name="one worker, one processor", goal=goal,
+                judged=statistics.median(all_) / statistics.median(one) / cores if goal else None,
+                ours_spread=harness.spread(all_), peer_spread=harness.spread(one),
+            )
+        )  # fmt: skip
+    return rows
 
 
 def together() -> list[dict[str, Any]]:

@@ -93,14 +93,8 @@ def identifiers() -> dict[str, Identifier]:
         return identify(text, model=model).lang
 
     found: dict[str, Identifier] = {"by evidence alone": functools.partial(ours, model=False)}
-    model = votes._model()
-    if model is not None:
-        of_label = {label: lang.id for lang in languages().values() for label in lang.magika}
-
-        def alone(text: str) -> str:
-            return of_label.get(str(model.identify_bytes(text.encode()).prediction.dl.label), votes.UNKNOWN)
-
-        found |= {"with magika": functools.partial(ours, model=True), "magika alone": alone}
+    if votes.has_model():
+        found |= {"with magika": functools.partial(ours, model=True), "magika alone": votes.model_alone}
     return found
 
 

@@ -74,9 +74,16 @@ def refinement_prompt(
 
 
 def unit_test_prompt(
-    task: str, code: str, result: Result, analysis: Analysis | None = None, *, limit: int = LIMIT
-) -> str:
-    """Asks for tests that run what no test has run yet."""
+    task: str, code: str, result: Result, analysis: Analysis | None = None, *, called: str = "",
+    limit: int = LIMIT,
+) -> str:  # fmt: skip
+    """Asks for tests that run what no test has run yet.
+
+    Args:
+        called: the function that tests call; empty: they read and print.
+    """
+    form = '{"args": [...], "expected": ...}' if called else '{"stdin": "...", "expected": "..."}'
+    about = f"the arguments of {called} and the value" if called else "an input and the output"
     return _prompt(
         f"Tests are wanted for the program below, in {_name(result.lang)}.",
         [
@@ -85,8 +92,9 @@ def unit_test_prompt(
             ("Tests so far", f"{result.passed} of {result.total} passed."),
             ("Lines that they run", _uncovered(analysis) or "Nobody has measured them."),
         ],
-        "Write further tests, each an input and the output that the task asks for. Choose inputs that reach "
-        "the lines named above, and the limits of what the task allows.",
+        f"Write further tests, each {about} that the task asks for, as one JSON object a line in one code "
+        f"block: {form}. Choose inputs that reach the lines named above, and the limits of what the task "
+        "allows.",
         limit,
     )
 
@@ -95,7 +103,7 @@ def translation_prompt(
     code: str, source: str, target: str, analysis: Analysis | None = None, *, limit: int = LIMIT
 ) -> str:
     """Asks for the program in another language; with the control-flow graph, where one was made."""
-    graph = _artefact(analysis, "cfg mermaid")
+    graph = analysis.artefact("cfg mermaid") if analysis is not None else ""
     return _prompt(
         f"Translate the program below from {_name(source)} to {_name(target)}.",
         [
@@ -120,8 +128,8 @@ def vulnerability_prompt(
             ("Program", _fenced(_numbered(code), lang)),
             ("What analysers suspect", _findings(analysis, "bug") or "They suspect nothing."),
         ],
-        "Say for each suspicion whether it is one, with the line, how it can be exploited and how it is "
-        "mended. Then name those that the analysers missed.",
+        "Write one line for each suspicion, and one for each vulnerability that the analysers missed: "
+        "LINE: real, false or missed: how it can be exploited and how it is mended.",
         limit,
     )
 
@@ -196,14 +204,9 @@ def _uncovered(analysis: Analysis | None) -> str:
 
 
 def _coverage(analysis: Analysis | None) -> dict[str, Any]:
-    text = _artefact(analysis, "coverage")
+    text = analysis.artefact("coverage") if analysis is not None else ""
     told = json.loads(text) if text else {}
     return told if isinstance(told, dict) else {}
-
-
-def _artefact(analysis: Analysis | None, name: str) -> str:
-    reports = analysis.reports if analysis is not None else ()
-    return next((report.artefacts[name] for report in reports if name in report.artefacts), "")
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -1,9 +1,8 @@
-"""Rewards, Best-of-N and self-correction: what a policy and a sandbox do together."""
+"""Rewards of programs, and the best of some."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ Stage = plugin_module("mplsandbox", "records").Stage
 Verdict = plugin_module("mplsandbox", "records").Verdict
 compute_rewards = plugin_module("mplsandbox", "reward_function").compute_rewards
 reward_function = plugin_module("mplsandbox", "reward_function").reward_function
-self_correct = plugin_module("mplsandbox", "self_correction").self_correct
 reward = plugin_module("mplsandbox", "verdicts").reward
 worst = plugin_module("mplsandbox", "verdicts").worst
 
@@ -97,37 +95,3 @@ def test_of_equals_the_one_written_most_often_is_taken_then_the_first(sandbox: S
     assert best_of(sandbox, [RIGHT, other], TESTS).index == 0
     with pytest.raises(ValueError, match="no candidates"):
         best_of(sandbox, [], TESTS)
-
-
-@dataclass
-class Answer:
-    text: str
-
-
-class Scripted:
-    """Answers from a list per prompt's first word; keeps what it was asked."""
-
-    def __init__(self, answers: dict[str, list[str]]) -> None:
-        self.answers, self.asked = answers, list[list[str]]()
-
-    def generate(self, prompts: Sequence[str], **sampling: Any) -> list[Answer]:
-        self.asked.append(list(prompts))
-        return [Answer(self.answers[self._key(prompt)].pop(0)) for prompt in prompts]
-
-    def _key(self, prompt: str) -> str:
-        return next(key for key in self.answers if key in prompt)
-
-
-def test_a_loop_corrects_what_failed_and_leaves_alone_what_passed(sandbox: Sandbox) -> None:
-    policy = Scripted({"ALPHA": [RIGHT], "BETA": [WRONG, HALF, RIGHT]})
-    attempts = self_correct(policy, sandbox, ["ALPHA: double it", "BETA: double it"], [TESTS] * 2, rounds=2)
-    assert [[one.result.verdict for one in tries] for tries in attempts] == [["OK"], ["WA", "WA", "OK"]]
-    assert [len(prompts) for prompts in policy.asked] == [2, 1, 1]
-    second = policy.asked[1][0]
-    assert "BETA: double it" in second and WRONG in second, "it sees the task and its own program"
-
-
-def test_a_loop_ends_after_its_rounds(sandbox: Sandbox) -> None:
-    policy = Scripted({"GAMMA": [WRONG] * 9})
-    [tries] = self_correct(policy, sandbox, ["GAMMA"], [TESTS], rounds=1)
-    assert len(tries) == 2 and tries[-1].result.verdict == "WA"

@@ -71,6 +71,10 @@ class Analysis:
         found = [one for report in self.reports if report.category in wanted for one in report.findings]
         return tuple(sorted(found, key=lambda one: (one.line, one.column)))
 
+    def artefact(self, name: str) -> str:
+        """The text of this name from the first tool that made one; empty where none did."""
+        return next((report.artefacts[name] for report in self.reports if name in report.artefacts), "")
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         told: dict[str, Any] = json.loads(json.dumps(asdict(self)))

@@ -186,6 +186,28 @@ def _model() -> Any:
     return Magika()
 
 
+def has_model() -> bool:
+    """Whether ``magika`` is installed."""
+    return _model() is not None
+
+
+def model_alone(text: str) -> str:
+    """Whom ``magika`` takes it for, by the table of languages, however uncertain it is.
+
+    Raises:
+        RuntimeError: it isn't installed.
+    """
+    if (model := _model()) is None:
+        raise RuntimeError("magika isn't installed: pip install magika")
+    label = str(model.identify_bytes(text.encode("utf-8", "replace")).prediction.dl.label)
+    return _whose(label) or UNKNOWN
+
+
+def _whose(label: str) -> str:
+    """The language of a label of magika's; "" for one that isn't of the table."""
+    return next((lang.id for lang in languages().values() if label in lang.magika), "")
+
+
 def _magika(plain: str) -> tuple[str, float] | None:
     """Whom the model votes for, and how certain it is."""
     model = _model()
@@ -195,5 +217,4 @@ def _magika(plain: str) -> tuple[str, float] | None:
     label = str(found.dl.label)
     if label in ("undefined", "unknown", "empty", "h", "hpp"):  # says nothing, or not which of two
         return None
-    lang = next((lang.id for lang in languages().values() if label in lang.magika), "not by magika")
-    return lang, float(found.score)
+    return _whose(label) or "not by magika", float(found.score)

@@ -1,4 +1,4 @@
-"""One sandbox that sees the folder of tools, and reports that are skipped where their tool isn't here."""
+"""Reports that are skipped where their tool isn't here."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from llmfw.testing import plugin_module
 Analysis = plugin_module("mplsandbox", "analysis").Analysis
 Category = plugin_module("mplsandbox", "analysis").Category
 ToolReport = plugin_module("mplsandbox", "analysis").ToolReport
-tool_binds = plugin_module("mplsandbox", "analysis.tools").tool_binds
-Sandbox = plugin_module("mplsandbox", "executor").Sandbox
-SandboxUnavailable = plugin_module("mplsandbox", "isolation.backends").SandboxUnavailable
-
-
-@pytest.fixture(scope="session")
-def lab() -> Sandbox:
-    """Of level strict, two programs at once."""
-    try:
-        return Sandbox(binds=tool_binds(), jobs=2)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
 
 
 class Reports:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .executor import Sandbox
-from .feedback import correction_prompt
-from .records import Request, Result
-from .reward_function import program_in
+from ..executor import Sandbox
+from ..feedback import correction_prompt
+from ..records import Request, Result
+from ..reward_function import program_in
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .analysis.records import CATEGORIES, Analysis, Category, Finding
+from .analysis.records import CATEGORIES, Analysis, Category, Finding, ToolReport
 from .records import Case, Level, Request
 
 _SHOWN = 40
@@ -37,15 +38,20 @@ def analysis_commands(
         "--category", "categories", multiple=True, type=click.Choice(CATEGORIES),
         help="One of the five, may be repeated.  [default: all]",
     )  # fmt: skip
+    @click.option(
+        "--judge", metavar="MODEL",
+        help="Ask a language model too: preset, hub id, folder or run, as for model=.  [default: none]",
+    )  # fmt: skip
     @click.option("--json", "as_json", is_flag=True, help="Print the analysis as json.")
     @sandbox_options
     def analyze_(
-        file: str, lang: str, tests: str | None, categories: tuple[Category, ...], as_json: bool,
-        level: Level, binds: tuple[str, ...], phrase: str,
+        file: str, lang: str, tests: str | None, categories: tuple[Category, ...], judge: str | None,
+        as_json: bool, level: Level, binds: tuple[str, ...], phrase: str,
     ) -> None:  # fmt: skip
         """Show what kept tools say of the program in FILE: basic facts, smells, bugs, coverage, efficiency.
 
-        Tools run inside the sandbox; missing ones are named with what installs them.
+        Tools run inside the sandbox; missing ones are named with what installs them. A language model is
+        asked by --judge alone; its findings bear the tool's name judge, and are opinions.
         """
         from .analysis import analyze
         from .analysis.tools import tool_binds
@@ -55,6 +61,8 @@ def analysis_commands(
         sandbox = Sandbox(level, binds=(*binds, *tool_binds()), phrase=phrase)
         request = Request(code=code, name=name, lang=lang, cases=cases(tests) if tests else [Case()])
         found = analyze(sandbox, request, categories or CATEGORIES)
+        if judge:
+            found = replace(found, reports=(*found.reports, *_judged(judge, code, found, categories)))
         if as_json:
             click.echo(json.dumps(found.to_dict(), indent=2))
         else:
@@ -73,6 +81,26 @@ def analysis_commands(
             click.echo(line)
 
     return [analyze_, install]
+
+
+def _judged(model: str, code: str, found: Analysis, categories: Sequence[Category]) -> list[ToolReport]:
+    """What a language model says, a report a category."""
+    import llmfw
+
+    from .analysis.judge import prompt, read
+
+    asked = categories or CATEGORIES
+    answers = llmfw.generate(
+        [prompt(code, found.lang, one) for one in asked], f"model={model}", max_new_tokens=512
+    ).completions
+    lines = len(code.splitlines())
+    return [
+        ToolReport(
+            tool="judge", version=model, category=one, status="ok",
+            findings=tuple(read(answer.text, one, lines=lines)),
+        )
+        for one, answer in zip(asked, answers, strict=True)
+    ]  # fmt: skip
 
 
 def _show(found: Analysis, categories: Sequence[Category]) -> None:

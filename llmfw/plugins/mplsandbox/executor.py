@@ -97,7 +97,8 @@ class Sandbox:
         """
         asked = Request(code=request, **fields) if isinstance(request, str) else request
         _check(asked)
-        lang, confidence, code = _language(asked)
+        lang, confidence, code = made_out(asked)
+        lang.insist()
         asked = replace(asked, code=code)
         built = self._build(asked, lang, confidence)
         if built.compile is not None and built.compile.verdict != "OK":
@@ -348,16 +349,21 @@ def _bytes(content: str | bytes) -> bytes:
     return content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
 
 
-def _language(asked: Request) -> tuple[Language, float, str]:
-    """The language, how sure that is, and the program itself."""
+def made_out(asked: Request) -> tuple[Language, float, str]:
+    """A request's language, how sure that is, and the program itself, without a fence around it.
+
+    Raises:
+        RequestError: LANGUAGE-UNKNOWN, it can't be made out.
+        LanguageError: nobody knows it.
+    """
     if asked.lang.upper() != "AUTO":
-        return language(asked.lang).insist(), 1.0, asked.code
+        return language(asked.lang), 1.0, asked.code
     guess = identify(asked.code, name=asked.name)
     if guess.lang == "unknown":
         raise RequestError(
             "LANGUAGE-UNKNOWN", "no language could be made out", mend="name it: lang=python, say", key="lang"
         )
-    return language(guess.lang).insist(), guess.confidence, guess.code
+    return language(guess.lang), guess.confidence, guess.code
 
 
 def _check(asked: Request) -> None:

@@ -114,6 +114,17 @@ def test_doctor_runs_thirty_attacks_and_counts_those_held(runner: Runner) -> Non
     assert done.output.rstrip().endswith("30 of 30 held")
 
 
+def test_a_language_model_is_asked_for_its_opinion_only_on_request(runner: Runner, tmp_path: Path) -> None:
+    """A model of random weights says nothing in the asked form: its report is there, and empty."""
+    code = written(tmp_path, "x = 1\n")
+    words = ("sandbox", "analyze", code, "--category", "smell", "--json")
+    told = json.loads(runner(*words).assert_ok().output)
+    assert "judge" not in [one["tool"] for one in told["reports"]]
+    told = json.loads(runner(*words, "--judge", "tiny-llama").assert_ok().output)
+    [judged] = [one for one in told["reports"] if one["tool"] == "judge"]
+    assert (judged["version"], judged["category"], judged["status"]) == ("tiny-llama", "smell", "ok")
+
+
 def test_analyze_shows_each_category_and_names_what_is_missing(runner: Runner, tmp_path: Path) -> None:
     code = written(
         tmp_path, "import os\nx = int(input())\nif x > 2:\n    print('big')\nelse:\n    print(x)\n"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from llmfw import LlmfwError
 
-from ..executor import RequestError, Sandbox
-from ..identify import identify
-from ..languages import Language, language
+from ..executor import Sandbox, made_out
 from ..records import Request
 from . import efficiency, lines
 from .inside import Failed, Subject, each, missing, once, version
@@ -44,9 +43,11 @@ def analyze(
         RequestError: the language can't be made out.
         LanguageError: nobody knows it.
     """
+    lang, _, code = made_out(request)
     subject = Subject(
-        sandbox=sandbox, request=request, lang=_language(request), tools=str(tools_folder()), seconds=seconds
-    )
+        sandbox=sandbox, request=replace(request, code=code), lang=lang, tools=str(tools_folder()),
+        seconds=seconds,
+    )  # fmt: skip
     entries = [one for one in chosen(subject.lang.id, categories) if not _replaced(subject, one)]
     with ThreadPoolExecutor(sandbox.jobs, thread_name_prefix="analysis") as pool:
         reports = list(pool.map(lambda one: _report(subject, one), entries))
@@ -57,17 +58,6 @@ def analyze(
                 ToolReport(tool="none", version="", category=category, status="absent", detail=detail)
             )
     return Analysis(lang=subject.lang.id, reports=tuple(reports))
-
-
-def _language(request: Request) -> Language:
-    if request.lang.upper() != "AUTO":
-        return language(request.lang)
-    guess = identify(request.code)
-    if guess.lang == "unknown":
-        raise RequestError(
-            "LANGUAGE-UNKNOWN", "no language could be made out", mend="name it: lang=python, say", key="lang"
-        )
-    return language(guess.lang)
 
 
 def _replaced(subject: Subject, analyser: Analyser) -> bool:

@@ -13,6 +13,8 @@ _ETC = (
     "java-21-openjdk", "php", "mono", "R", "perl", "openssl", "ghc",
 )  # fmt: skip
 """What runtimes read below /etc; nothing else of it is there."""
+_VAR = (Path("/var/lib/ghc"),)
+"""What they read elsewhere."""
 PASSWD = b"sandbox:x:65534:65534:sandbox:/work:/bin/sh\n"
 ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -38,4 +40,4 @@ def readable(binds: Sequence[str] = ()) -> list[str]:
     """
     folders = [str(place) for place in _ROOTS if place.is_dir() and not place.is_symlink()]
     etc = [str(place) for name in _ETC if (place := Path("/etc") / name).exists()]
-    return ["/usr", *folders, *etc, *binds]
+    return ["/usr", *folders, *etc, *(str(place) for place in _VAR if place.exists()), *binds]

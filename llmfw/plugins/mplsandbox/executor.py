@@ -23,6 +23,7 @@ from .isolation.backends import Backend, backend
 from .isolation.filesystem import ENVIRONMENT
 from .isolation.job import Command, Job, Outcome
 from .languages import DATA, PYTHON_SYNTAX, Language, language
+from .pool import Pool
 from .records import Case, Checker, Isolation, Level, Limits, Request, Result, Stage, Verdict
 from .values import frame, frames, plain
 from .verdicts import stage_of, worst
@@ -123,15 +124,11 @@ class Sandbox:
         return self._backend.run(job)
 
     def run_many(self, requests: Iterable[Request]) -> Iterator[Result]:
-        """Run requests side by side; results come in the requests' order, at most ``4 * jobs`` are ahead."""
-        with ThreadPoolExecutor(self.jobs, thread_name_prefix="sandbox") as pool:
-            waiting: list[Any] = []
-            for request in requests:
-                waiting.append(pool.submit(self.run, request))
-                if len(waiting) >= 4 * self.jobs:
-                    yield waiting.pop(0).result()
-            for one in waiting:
-                yield one.result()
+        """Run requests side by side; results come in the requests' order, and requests are taken as there is
+        room.
+        """
+        with Pool(self) as pool:
+            yield from pool.map(requests)
 
     def _result(self, asked: Request, built: Built, verdict: Verdict, stages: tuple[Stage, ...]) -> Result:
         return Result(

@@ -1,4 +1,4 @@
-"""The thirty attacks, as root and as an unprivileged user, and what a run leaves behind."""
+"""The thirty attacks, as root and as an unprivileged user, and what a run leaves behind (oracle 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs are given their language, and what is no program of the table is ``unknown``.
+"""Programs are given their language, and what is no program of the table is ``unknown`` (oracle 6).
 
 The texts lie beside this file: ``programs/LANG``, ``prose`` and ``others`` (programs of languages that aren't
 in the table) served to make the rules; ``*_held_out`` were written when the rules were done, and are only

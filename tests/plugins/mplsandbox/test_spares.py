@@ -35,7 +35,7 @@ def ready(sandbox: Sandbox) -> list[object]:
 def warm(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """A sandbox with a spare, on a machine where a second processor is free."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    sandbox._backend.run.__self__.close()
+    sandbox.close()
     sandbox.run(Request(code="print(1)", lang="python", cases=[Case()]))
     until(lambda: len(ready(sandbox)) == 1)
     return sandbox
@@ -46,7 +46,7 @@ def test_the_next_job_takes_the_spare_and_sees_what_a_fresh_sandbox_shows(warm: 
     seen = warm.run(Request(code=WHERE, lang="python", cases=[Case()])).cases[0].stdout
     assert seen == "/work ['main.py'] 4\n", "its own folder, its three descriptors and the list's"
     assert spare not in ready(warm) and not spare.alive
-    warm._backend.run.__self__.close()
+    warm.close()
     assert warm.run(Request(code=WHERE, lang="python", cases=[Case()])).cases[0].stdout == seen
 
 
@@ -85,7 +85,7 @@ def test_no_spare_is_started_where_all_processors_have_jobs(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    sandbox._backend.run.__self__.close()
+    sandbox.close()
     assert sandbox.run(Request(code="print(1)", lang="python", cases=[Case()])).verdict == "OK"
     time.sleep(0.2)
     assert not ready(sandbox)
@@ -107,7 +107,7 @@ def test_a_caller_with_hundreds_of_open_files_gets_its_programs_streams_right(sa
     for count in range(188, 204):
         held = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
         try:
-            sandbox._backend.run.__self__.close()
+            sandbox.close()
             code = "import sys; print(input()); print('err', file=sys.stderr)"
             stage = sandbox.run(Request(code=code, lang="python", cases=[Case(stdin="in")])).cases[0]
             assert (stage.stdout, stage.stderr) == ("in\n", "err\n"), count

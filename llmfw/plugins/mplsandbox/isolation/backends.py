@@ -42,6 +42,8 @@ class Backend:
     run: Callable[[Job], Outcome]
     live: bool = True
     """Whether two sandboxes can talk by pipes."""
+    close: Callable[[], None] = lambda: None
+    """Ends what was started ahead of jobs."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ def _walled(
     level: Level, name: str, start: Callable[..., subprocess.Popen[bytes]], beside: int = 1
 ) -> Backend | _Missing:
     """A backend of namespaces and a filter, where one program comes through it as it should."""
-    run = Spares(Wall(start=start, cwd=WORK, landlock=True, beside=beside)).run
-    outcome = run(_look())
+    spares = Spares(Wall(start=start, cwd=WORK, landlock=True, beside=beside))
+    outcome = spares.run(_look())
     if outcome.trouble or outcome.ends[0].status:
         return _Missing(f"{name} fails: {outcome.trouble or 'its program failed'}", _USERNS)
     landlock = outcome.ends[0].landlock
@@ -106,7 +108,7 @@ def _walled(
     )  # fmt: skip
     missing = () if landlock else ("landlock (a kernel from 5.13 on)",)
     isolation = Isolation(level=level, backend=name, features=features, missing=missing)
-    return Backend(isolation=isolation, run=run)
+    return Backend(isolation=isolation, run=spares.run, close=spares.close)
 
 
 _USERNS = (

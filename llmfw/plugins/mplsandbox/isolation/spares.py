@@ -10,6 +10,7 @@ import atexit
 import math
 import os
 import time
+from contextlib import suppress
 from threading import Condition, Thread
 
 from .job import Job, Outcome
@@ -19,6 +20,8 @@ _KEPT = 2
 """Spares at once: programs that are compiled take turns with their compilers, which may write more."""
 IDLE = 2.0
 """Seconds that a spare waits for a job."""
+_START = 5.0
+"""Seconds that its start may take."""
 
 
 class Spares:
@@ -37,6 +40,7 @@ class Spares:
         self._changed = Condition()
         self._ready: dict[int, tuple[Standing, float]] = {}
         self._wanted: int | None = None
+        self._starting = False
         self._running = 0
         self._thread: Thread | None = None
 
@@ -59,7 +63,10 @@ class Spares:
                 self._running -= 1
 
     def close(self) -> None:
-        """End those that wait."""
+        """End those that wait, and those that are being started; others come with further jobs."""
+        with self._changed:
+            self._wanted = None
+            self._changed.wait_for(lambda: not self._starting, _START)
         self._drop(math.inf)
 
     def _take(self, disk: int) -> Standing | None:
@@ -86,18 +93,21 @@ class Spares:
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted is not None, IDLE if self._ready else None)
                 disk, self._wanted = self._wanted, None
+                self._starting = disk is not None
             self._drop(time.monotonic() - IDLE)
             if disk is None:
                 continue
             with self._changed:
                 newest = sorted(since for _, since in self._ready.values())[1 - _KEPT :]
             self._drop(min(newest, default=math.inf))
-            try:
+            standing = None
+            with suppress(OSError):  # the job that wants it starts its own, and says what is wrong
                 standing = Standing(self._wall, disk)
-            except OSError:  # the job that wanted it starts its own, and says what is wrong
-                continue
             with self._changed:
-                self._ready[disk] = (standing, time.monotonic())
+                self._starting = False
+                if standing is not None:
+                    self._ready[disk] = (standing, time.monotonic())
+                self._changed.notify_all()
 
     def _drop(self, before: float) -> None:
         """End the spares started before a time."""

@@ -1,8 +1,7 @@
-"""What a sandbox costs: a job against its floor, two processors against one, and an hour without growth.
+"""What a sandbox costs: a job against its floor, two processors against one, and many jobs at once.
 
     python -m benchmarks.sandbox                         # results/sandbox.json
-    python -m benchmarks.sandbox --soak 3600             # the hour
-    python -m benchmarks.sandbox --repetitions 3 --soak 5 --out FOLDER
+    python -m benchmarks.sandbox --repetitions 3 --out FOLDER
 
 The floor is bubblewrap with the same namespaces and mounts around the interpreter alone: no limits, no
 supervisor, no test. ``subprocess`` is the interpreter without any wall; firejail is measured where it is
@@ -21,13 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from benchmarks import harness, record
 from llmfw.plugins.mplsandbox.executor import Sandbox
@@ -73,7 +69,7 @@ def bare(folder: Path) -> None:
 def firejail(folder: Path) -> None:
     """A public sandbox, set as close to ours as it gets: no network, no capability, its filter."""
     words = ["firejail", "--quiet", "--noprofile", "--net=none", f"--private={folder}", "--seccomp"]
-    words += ["--caps.drop=all", "--nonewprivs", "--rlimit-as=512000000", "--timeout=00:00:10"]
+    words += ["--caps.drop=all", "--nonewprivs", "--rlimit-as=512000000"]
     _answer([*words, "/usr/bin/python3", "-B", "-E", "-s", "main.py"], folder)
 
 
@@ -212,53 +208,16 @@ def together() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def soak(seconds: float) -> list[dict[str, Any]]:
-    """Mixed jobs for so long: what has grown."""
-    sandbox = Sandbox(jobs=len(os.sched_getaffinity(0)))
-    me = psutil.Process()
-
-    def state() -> dict[str, float]:
-        sandbox.close()  # what stands ready for a next job is no growth
-        return {
-            "MiB": me.memory_info().rss / 2**20,
-            "descriptors": me.num_fds(),
-            "processes": len(me.children(recursive=True)),
-            "files": len(os.listdir(tempfile.gettempdir())),
-        }
-
-    requests, wanted = zip(*MIXED, strict=True)
-    list(sandbox.run_many(requests * 4))
-    before, wrong, count = state(), Counter[str](), 0
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for result, verdict in zip(sandbox.run_many(requests * 4), wanted * 4, strict=True):
-            count += 1
-            wrong[f"{verdict} became {result.verdict}"] += result.verdict != verdict
-    after = state()
-    limits = {"MiB": 8.0, "descriptors": 0.0, "processes": 0.0, "files": 0.0}
-    rows = [
-        record.row(
-            f"growth over {seconds:.0f} s of mixed jobs: {what}", ours=after[what], unit=what, repetitions=1,
-            peer=before[what] or None, peer_name="before", judged=after[what] - before[what],
-            goal=("at most", limit), jobs=count,
-        )
-        for what, limit in limits.items()
-    ]  # fmt: skip
-    other = sum(wrong.values())
-    rows.append(
-        record.row(
-            f"other verdicts over {seconds:.0f} s", ours=other, unit=f"of {count}", repetitions=1,
-            judged=other, goal=("at most", 0), kinds={key: value for key, value in wrong.items() if value},
-        )
-    )  # fmt: skip
-    return rows
+def versions() -> dict[str, str]:
+    """Of what holds the programs."""
+    told = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout.split()
+    return {"bubblewrap": told[-1]}
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--repetitions", type=int, default=40)
-    parser.add_argument("--soak", type=float, default=60.0, help="seconds of mixed jobs")
     parser.add_argument("--out", type=Path, default=record.RESULTS, help="folder of the result")
     return parser.parse_args(words)
 
@@ -269,11 +228,9 @@ def main(words: Sequence[str] | None = None) -> Path:
     sandbox = Sandbox(jobs=1)
     rows = single(sandbox, options.repetitions)
     rows += scaling(max(3, options.repetitions // 8), 4 * options.repetitions)
-    rows += together() + soak(options.soak)
-    told = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout.split()
-    versions = {"bubblewrap": told[-1]}
-    settings = {"level": "strict", "soak_seconds": options.soak, "python": sys.version.split()[0]}
-    path = record.write("sandbox", rows, versions=versions, folder=options.out, settings=settings)
+    rows += together()
+    settings = {"level": "strict", "python": sys.version.split()[0]}
+    path = record.write("sandbox", rows, versions=versions(), folder=options.out, settings=settings)
     record.tell(rows)
     print(f"wrote {path.name}")
     return path

@@ -182,9 +182,10 @@ class Standing:
             os.write(self._control, b"x")
 
     def _end(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        if self._process.returncode is None:  # once it is reaped its number may be somebody else's
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 def _give(fd: int, left: dict[int, memoryview]) -> bool:

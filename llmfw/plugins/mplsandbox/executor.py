@@ -136,6 +136,12 @@ class Sandbox:
         """
         self._backend.close()
 
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _result(self, asked: Request, built: Built, verdict: Verdict, stages: tuple[Stage, ...]) -> Result:
         return Result(
             lang=built.lang.id, confidence=built.confidence, verdict=verdict, compile=built.compile,

@@ -96,6 +96,9 @@ if TYPE_CHECKING:  # "as" says that a name is public
         Report as Report,
     )
     from llmfw.core.records import (
+        Reward as Reward,
+    )
+    from llmfw.core.records import (
         RolloutSampler as RolloutSampler,
     )
     from llmfw.core.records import (
@@ -113,6 +116,13 @@ if TYPE_CHECKING:  # "as" says that a name is public
     from llmfw.core.records import (
         Transformed as Transformed,
     )
+    from llmfw.core.records import (
+        Verdict as Verdict,
+    )
+    from llmfw.core.records import (
+        Verifier as Verifier,
+    )
+    from llmfw.core.verifiers import VerdictReward as VerdictReward
 
 __version__ = "0.1.0"
 
@@ -130,8 +140,10 @@ _HOME = {
     "llmfw.core.records": (
         "CacheFactory", "CodeExecutor", "Command", "Completion", "DatasetTransform", "Decoder", "Estimate",
         "Evaluation", "EvaluationResult", "Execution", "ExecutionLimits", "Loss", "NamedMetric", "Policy",
-        "Report", "RolloutSampler", "Round", "Row", "Service", "Surgery", "Transformed",
+        "Report", "Reward", "RolloutSampler", "Round", "Row", "Service", "Surgery", "Transformed", "Verdict",
+        "Verifier",
     ),
+    "llmfw.core.verifiers": ("VerdictReward",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

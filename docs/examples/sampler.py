@@ -6,10 +6,7 @@ def keep_right_answers(index, rows, policy, services, ledger):
     if index == 2:
         return None
     prompts = [row["prompt"] for row in rows]
-    answers = policy.generate(prompts, samples=4, temperature=1.0, seed=index)
-    ledger.count(
-        "sampling", prompts=len(prompts), samples=len(answers), tokens=sum(len(a.ids) for a in answers)
-    )
+    answers = ledger.generate(policy, prompts, purpose="sampling", samples=4, temperature=1.0, seed=index)
     pairs = [(rows[number // 4], answer.text) for number, answer in enumerate(answers)]
     right = [{"prompt": row["prompt"], "completion": text} for row, text in pairs if row["answer"] in text]
     return Round(records=right, start="base", notes={"right": len(right) / len(answers)})

@@ -30,7 +30,10 @@ NAMES = (
     "log.before_flush",
     "mlflow.mid_sync",
     "sandbox.mid_call",
+    "loop.mid_generate",
     "loop.after_generate_before_score",
+    "loop.before_round",
+    "loop.after_round",
 )
 ACTIONS = ("kill", "raise", "sleep")
 SLEEP_SECONDS = 600.0

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from llmfw.core.models import at_folder, resolve_model, source_facts
 from llmfw.core.module import TrainModule
 from llmfw.core.policies import open_policy_of
 from llmfw.core.records import Estimate, Policy, RolloutSampler
-from llmfw.core.rounds import RoundState, run_rounds
+from llmfw.core.rounds import Ledger, RoundState, run_rounds, summaries, summarise
 from llmfw.core.say import is_main_process, say
 from llmfw.core.schema import TrainerConfig
 from llmfw.core.session import Resume, Session, open_session, places_of
@@ -67,6 +67,8 @@ class FitResult:
     final: Path
     """Folder of the trained weights."""
     rounds: int = 0
+    by_round: Sequence[Mapping[str, float | str]] = ()
+    """What each round was made of, cost and brought."""
     stopped_by: str | None = None
     """Why training ended early: early_stopping, max_time; None where it went to the last step."""
     cost: Cost = field(default_factory=Cost)
@@ -145,7 +147,13 @@ def requeued(trainer: TrainerConfig) -> Iterator[None]:
 
 
 def _train(
-    assembled: Assembled, session: Session, prepared: Prepared, source: Any, watch: SignalWatch
+    assembled: Assembled,
+    session: Session,
+    prepared: Prepared,
+    source: Any,
+    watch: SignalWatch,
+    *,
+    epochs: float | None = None,
 ) -> FitResult:
     """One training with its evaluations; weights go to ``final/`` of the session's folder."""
     job = Job(
@@ -154,6 +162,7 @@ def _train(
         session=session,
         source=source,
         watch=watch,
+        epochs=epochs,
         at_start=lambda module: _at_start(assembled, session, job, module),
         at_validation=lambda module: _at_validation(assembled, session, module),
     )
@@ -226,7 +235,6 @@ def _result(
     found: Mapping[str, float],
     after: Mapping[str, float | Estimate],
     stopped_by: str | None,
-    rounds: int = 0,
 ) -> FitResult:
     first: dict[str, float] = {}
     last: dict[str, float] = {}
@@ -244,7 +252,6 @@ def _result(
         before=before,
         after=after,
         final=final,
-        rounds=rounds,
         stopped_by=stopped_by,
     )
 
@@ -289,6 +296,7 @@ def result_of(folder: Path) -> FitResult:
         after=after,
         final=inner / "final",
         rounds=len(rounds),
+        by_round=summaries(folder),
         stopped_by=ended[-1].fields["stopped_by"],
         cost=read_cost(folder),
         mlflow=record.mlflow,
@@ -335,6 +343,9 @@ def _rounds(
         settings = assembled.run.config.model
         source = resolve_model(at_folder(settings, weights)) if weights else assembled.settled.source
         with open_session(assembled, "auto", parent=session, round_dir=state.folder) as inner:
+            if inner.journal is not None:
+                inner.journal.metrics(0, state.notes, stage="start")
+            write_tables(Measured(tables=state.tables), inner.dir, "start")
             records = RowsData(
                 state.records,
                 prepared.rows["validation"] if prepared.form != "problems" else (),
@@ -347,14 +358,20 @@ def _rounds(
                 records,
                 assembled.sides,
             )
-            results.append(_train(assembled, inner, inner_data, source, watch))
+            results.append(_train(assembled, inner, inner_data, source, watch, epochs=state.epochs))
+        last = results[-1]
+        told = summarise(state, ledger, last.last, {**last.validation, **flatten(last.after)})
         if session.journal is not None:
-            last = results[-1]
-            numbers = {**state.notes, "records": float(len(state.records)), **flatten(last.after)}
+            numbers = {name: value for name, value in told.items() if not isinstance(value, str)}
             session.journal.metrics(
                 state.index + 1, {f"round/{name}": value for name, value in numbers.items()}
             )
 
+    ledger = Ledger(
+        session.dir,
+        budget=assembled.run.config.generation.budget,
+        show=assembled.run.config.trainer.progress,
+    )
     states = run_rounds(
         timed_sampler(assembled, sampler),
         session.dir,
@@ -366,6 +383,7 @@ def _rounds(
         keep=lambda name, final: assembled.run._keep(
             name, open_policy_of(assembled, final), str(source_facts(resolve_model(str(final)))["weights"])
         ),
+        ledger=ledger,
     )
     if not states:
         raise DataError(
@@ -373,8 +391,10 @@ def _rounds(
             f"sampler {sampler.name!r} gave no round at all",
             mend="look at its settings: nothing was trained",
         )
+    told = summaries(session.dir)
     if results:
-        return replace(results[-1], dir=session.dir, rounds=len(states))
-    return _result(
-        session, assembled, states[-1].final, steps=0, found={}, after={}, stopped_by=None, rounds=len(states)
-    )
+        return replace(results[-1], dir=session.dir, rounds=len(states), by_round=told)
+    whole = _result(
+        session, assembled, states[-1].final, steps=0, found={}, after={}, stopped_by=None
+    )  # fmt: skip
+    return replace(whole, rounds=len(states), by_round=told)

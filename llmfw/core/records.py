@@ -147,6 +147,46 @@ class CodeExecutor(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a verifier says of a response.
+
+    ``status``: ``right``; ``wrong``; ``unparsed``: no answer could be found in the response; ``failed``: the
+    judge itself failed, so that the sample is to be dropped: it's neither right nor wrong. ``score`` lies in
+    [0, 1], partial credit where the judge has it. ``answer`` is what was taken for the final answer.
+    """
+
+    status: Literal["right", "wrong", "unparsed", "failed"]
+    score: float = 0.0
+    answer: str | None = None
+
+    @property
+    def right(self) -> bool:
+        """Whether the response is right beyond doubt."""
+        return self.status == "right"
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """The service protocol of the same name: judges responses to ``problems`` rows.
+
+    Equal rows and responses get equal verdicts, whenever they're asked. It may have a method ``canaries(row)
+    -> list of (response, is right)``: responses whose verdict is known, judged along with every batch by the
+    core (without it: the row's answer, and an empty response).
+    """
+
+    def verify(self, rows: Sequence[Row], responses: Sequence[str]) -> list[Verdict]:
+        """One verdict a response; response i answers row i."""
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """The service protocol of the same name: what responses to ``problems`` rows are worth to a trainer."""
+
+    def rewards(self, rows: Sequence[Row], responses: Sequence[str]) -> list[float | None]:
+        """One reward a response, None where the sample is to be dropped; response i answers row i."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetTransform:
     """A step of the data path.
 
@@ -176,16 +216,22 @@ class Transformed:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What a sampler gives to be trained on: ``start`` says from which weights, ``keep_as`` names the result
-    for later rounds.
+    """What a sampler gives to be trained on: ``start`` says from which weights (``base``, ``last``: the last
+    round's, or a name that an earlier round was kept as), ``keep_as`` names the result for later rounds.
 
-    Only weights are taken over: the optimizer and its schedule begin anew in every round.
+    Only weights are taken over: the optimizer and its schedule begin anew in every round. ``epochs`` are
+    passes over these records, at most ``trainer.max_steps`` steps of them; None: as the trainer's settings
+    say. A record's
+    ``problem`` is the id of the row that it answers: from it the core tells how the records lie over problems
+    and levels. ``notes`` are numbers and ``tables`` rows of equal keys, both kept with the round.
     """
 
     records: Sequence[Row]
-    start: Literal["base", "last"] = "base"
+    start: str = "base"
     keep_as: str | None = None
+    epochs: float | None = None
     notes: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +240,9 @@ class RolloutSampler:
 
     ``next(index, rows, policy, services, ledger) -> Round | None``; None ends the run. ``rows`` are the
     datamodule's, ``policy`` is the result of the last round (of the base model before the first),
-    ``services(PROTOCOL, name=None)`` finds a service, ``ledger.count(purpose, ...)`` notes what was
-    generated.
+    ``services(PROTOCOL, name=None)`` finds a service. Answers are had by ``ledger.generate(policy, prompts,
+    purpose=...)``, which counts and remembers them: ``next`` is called anew after a kill, and has to ask for
+    the same in the same order.
     """
 
     name: str

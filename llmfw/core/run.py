@@ -14,6 +14,7 @@ from llmfw.core.errors import ConflictError, PluginError, UsageError
 from llmfw.core.manager import Answer
 from llmfw.core.records import Policy, Row
 from llmfw.core.schema import Root, seal
+from llmfw.core.verifiers import BUILT_IN, build, checked, names
 
 
 class Run:
@@ -49,20 +50,14 @@ class Run:
         return self._rows[split]
 
     def service(self, protocol: str, name: str | None = None) -> Any:
-        """The service of a protocol; ``name`` chooses where several plugins offer one."""
+        """The service of a protocol; ``name`` chooses where several plugins offer one, or one of the core's
+        own (``Verifier`` and ``Reward``). A verifier judges every batch together with canaries.
+        """
         offered = [key for key in self._services if key[0] == protocol and name in (None, key[1])]
+        if name is not None and (protocol, name) in BUILT_IN:
+            offered = [(protocol, name)]
         if not offered:
-            near = get_close_matches(protocol, [key[0] for key in self._services], n=1)
-            hint = (
-                f"did you mean {near[0]}?"
-                if near
-                else "switch on a plugin that offers it (llmfw plugins list)"
-            )
-            raise UsageError(
-                "SERVICE",
-                f"no plugin of this run offers {protocol}{f' named {name!r}' if name else ''}",
-                mend=hint,
-            )
+            raise self._missing(protocol, name)
         if len(offered) > 1:
             raise ConflictError(
                 "SERVICE",
@@ -71,10 +66,32 @@ class Run:
             )
         key = offered[0]
         if key not in self._built:
-            answer = self._services[key]
-            with self._spent.during(answer.plugin, f"service/{protocol}/{key[1]}"):
-                self._built[key] = answer.value.factory()
+            if key in self._services:
+                answer = self._services[key]
+                with self._spent.during(answer.plugin, f"service/{protocol}/{key[1]}"):
+                    self._built[key] = checked(*key, answer.value.factory())
+            else:
+                self._built[key] = build(*key, self.service)
         return self._built[key]
+
+    def _missing(self, protocol: str, name: str | None) -> UsageError:
+        """What to say where nobody offers a service."""
+        own = names(protocol)
+        known = {*(key[0] for key in self._services), *(key[0] for key in BUILT_IN)}
+        near = get_close_matches(protocol, sorted(known - {protocol}), n=1)
+        if own:
+            hint = f"ask for one of the core's by name: {', '.join(own)}"
+        else:
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else "switch on a plugin that offers it (llmfw plugins list)"
+            )
+        return UsageError(
+            "SERVICE",
+            f"no plugin of this run offers {protocol}{f' named {name!r}' if name else ''}",
+            mend=hint,
+        )
 
     def policy(self, name: str) -> Policy:
         """An auxiliary model (``models.NAME`` of the config, or a round's ``keep_as``): loaded on first use,
@@ -109,6 +126,15 @@ class Run:
     # The core's side: hooks never call these.
 
     def _offer(self, services: Sequence[Answer]) -> None:
+        for answer in services:
+            if (answer.value.protocol, answer.value.name) in BUILT_IN:
+                raise ConflictError(
+                    "SERVICE",
+                    f"plugin {answer.plugin} offers {answer.value.protocol} {answer.value.name!r}, which is "
+                    "the core's own",
+                    mend="give the plugin's another name",
+                    key="plugins",
+                )
         self._services = {(answer.value.protocol, answer.value.name): answer for answer in services}
 
     def _provide(

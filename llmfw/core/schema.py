@@ -326,6 +326,7 @@ class GenerationConfig(Settings):
     top_k: int = _key("candidates per token; 0: all", 0)
     batch_size: int = _key("prompts decoded side by side", 8)
     stop: list[str] = _key("strings that end an answer, beside the end of turn", [])
+    budget: int | None = _key("tokens that the rounds of a run may generate together; null: no limit", None)
 
 
 @dataclass

@@ -12,18 +12,21 @@ scores into a loss. Padded, packed and shared-prompt batches call the same funct
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from llmfw.core.batch import Batch, LossOutput
-from llmfw.core.errors import ConflictError, PluginError, UsageError
+from llmfw.core.errors import ConflictError
 from llmfw.core.records import Policy
+from llmfw.losses.common import check_choice as check_choice
+from llmfw.losses.common import check_setting as check_setting
+from llmfw.losses.common import reference_logps
+from llmfw.losses.common import segment_sums as segment_sums
 
 Weights = Callable[[Tensor, Tensor, Tensor], Tensor]
 Link = Callable[[Tensor, Tensor], Tensor]
@@ -67,11 +70,6 @@ def shuffled_positions(batch: Batch, *, seed: int) -> Tensor:
 
 
 # From tokens to pairs
-
-
-def segment_sums(values: Tensor, segment: Tensor, n: int) -> Tensor:
-    """[N] values summed by segment -> [n]; on a CPU in the tokens' order, so deterministic."""
-    return torch.zeros(n, dtype=values.dtype, device=values.device).index_add(0, segment, values)
 
 
 def split_pairs(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,25 +116,6 @@ def target_margin(difference: Tensor, gap: Tensor, *, beta: float, gamma: float)
 
 
 # Methods
-
-
-def check_setting(
-    key: str, value: float, *, above: float | None = None, low: float = -inf, high: float = inf
-) -> None:
-    """Raise UsageError unless ``low <= value <= high``, and ``value > above`` where that is given."""
-    if above is not None and not value > above:
-        raise UsageError("LOSS-SETTING", f"{key} is {value}", mend=f"set it above {above:g}", key=key)
-    if not low <= value <= high:
-        raise UsageError(
-            "LOSS-SETTING", f"{key} is {value}", mend=f"set it from {low:g} to {high:g}", key=key
-        )
-
-
-def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    """Raise UsageError unless ``value`` is among ``choices``."""
-    if value not in choices:
-        mend = f"set it to one of {', '.join(choices)}"
-        raise UsageError("LOSS-SETTING", f"{key} is {value!r}", mend=mend, key=key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +237,7 @@ def preference_loss(objective: Objective) -> Callable[[Policy, Batch, Policy | N
 
     def call(policy: Policy, batch: Batch, reference: Policy | None) -> LossOutput:
         logps = policy.logps(batch)
-        given = _reference_logps(batch, reference) if objective.reference else None
+        given = reference_logps(batch, reference) if objective.reference else None
         where = {"segment": batch.segment, "position": objective.positions(batch), "length": batch.length}
         gap = margins(batch.length)
         found = scores(objective, logps, given, **where)
@@ -292,19 +271,6 @@ def preference_loss(objective: Objective) -> Callable[[Policy, Batch, Policy | N
         return LossOutput(total=total, metrics=metrics, details=details)
 
     return call
-
-
-def _reference_logps(batch: Batch, reference: Policy | None) -> Tensor:
-    if batch.reference_logps is not None:
-        return batch.reference_logps
-    if reference is None:
-        raise PluginError(
-            "LOSS-REFERENCE",
-            "the loss compares with a reference model, and there is none",
-            mend="set needs_reference=True in the plugin's Loss record",
-        )
-    with torch.no_grad():
-        return reference.logps(batch).detach()
 
 
 Metrics = dict[str, tuple[Tensor | float, Tensor | float]]

@@ -57,11 +57,14 @@ def _ask(subject: Subject) -> Asked:
     assembled = ready(subject.assembled(), subject.folder / "rounds")
     prepared = prepared_of(assembled)
     assembled.run._provide(rows=prepared.rows, held_out=prepared.validation)
-    policy, ledger = Counted(open_policy_of(assembled, None)), Ledger(subject.folder / "rounds/ledger.json")
+    policy, ledger = Counted(open_policy_of(assembled, None)), Ledger(subject.folder / "rounds")
     sampler, found = assembled.plan.one("llmfw_sampler"), list[Any]()
     with pinned(assembled.run.config.trainer):
         while len(found) < MOST:
-            given = sampler.next(len(found), prepared.rows["train"], policy, assembled.run.service, ledger)
+            with ledger.sampling(len(found)):
+                given = sampler.next(
+                    len(found), prepared.rows["train"], policy, assembled.run.service, ledger
+                )
             if given is None:
                 break
             found.append(given)

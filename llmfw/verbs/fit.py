@@ -71,8 +71,12 @@ def _print(result: FitResult) -> None:
     from rich.text import Text
 
     from llmfw.verbs.costs import line_of, parts_table
+    from llmfw.verbs.rounds_table import rounds_table
 
     console = Console(soft_wrap=True)
+    if result.by_round:
+        console.print(rounds_table(result.by_round))
+        console.print()
     console.print(summary(result))
     if result.cost.parts:
         console.print()

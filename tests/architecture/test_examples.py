@@ -92,9 +92,10 @@ def test_the_sampler_keeps_what_is_right_for_two_rounds(tmp_path: Path):
 
     (sampler,) = answers("llmfw_sampler")
     policy = ScriptedPolicy(lambda prompts: [str(n % 2) for n in range(len(prompts))])
-    ledger = Ledger(tmp_path / "ledger.json")
+    ledger = Ledger(tmp_path)
     rows = [{"prompt": "zero?", "answer": "0"}, {"prompt": "two?", "answer": "2"}]
-    first = sampler.next(0, rows, policy, None, ledger)
+    with ledger.sampling(0):
+        first = sampler.next(0, rows, policy, None, ledger)
     assert first.records == [{"prompt": "zero?", "completion": "0"}] * 2 and first.notes == {"right": 0.25}
     assert ledger.of("sampling")["samples"] == 8
     assert sampler.next(2, rows, policy, None, ledger) is None

@@ -129,8 +129,7 @@ class Toy(Plugin):
             if index == self.config.rounds:
                 return None
             prompts = [row["prompt"] for row in rows[:2]]
-            completions = policy.generate(prompts, max_new_tokens=4)
-            ledger.count("toy", prompts=len(prompts), samples=len(completions), tokens=sum(len(c.ids) for c in completions))
+            completions = ledger.generate(policy, prompts, purpose="toy", max_new_tokens=4)
             records = [{"prompt": p, "completion": c.text + "!"} for p, c in zip(prompts, completions)]
             return llmfw.Round(records=records, start="last" if index else "base", keep_as="student")
         return llmfw.RolloutSampler(name="toy", next=next_round)

@@ -12,6 +12,12 @@ from llmfw.core.lazy import door
 if TYPE_CHECKING:
     from llmfw.core.data.batches import collate as collate
     from llmfw.core.data.batches import shadow as shadow
+    from llmfw.core.data.chains.chain import Chain as Chain
+    from llmfw.core.data.chains.chain import chain_of as chain_of
+    from llmfw.core.data.chains.chain import style_of as style_of
+    from llmfw.core.data.chains.steps import STEP_ERRORS as STEP_ERRORS
+    from llmfw.core.data.chains.steps import first_wrong_step as first_wrong_step
+    from llmfw.core.data.chains.steps import wrong_step as wrong_step
     from llmfw.core.data.checks import Finding as Finding
     from llmfw.core.data.checks import audit as audit
     from llmfw.core.data.corpus import OpenedTokenizer as OpenedTokenizer
@@ -60,6 +66,8 @@ if TYPE_CHECKING:
 _HOME = {
     "checks": ("Finding", "audit"),
     "batches": ("collate", "shadow"),
+    "chains.chain": ("Chain", "chain_of", "style_of"),
+    "chains.steps": ("STEP_ERRORS", "first_wrong_step", "wrong_step"),
     "corpus": ("OpenedTokenizer", "open_tokenizer"),
     "encode": ("Encoder", "bytes_per_token", "length_limit", "pad_id_of", "trained_text"),
     "examples": ("Example", "TokenSequence"),

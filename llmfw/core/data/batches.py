@@ -9,12 +9,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from llmfw.core.batch import Batch, Layout, Span, Spans
-from llmfw.core.data.examples import Example, Number, TokenSequence
+from llmfw.core.data.examples import Example, TokenSequence
 
 
 def collate(
@@ -205,15 +206,15 @@ def _encoder_side(
 
 
 def _extra(examples: Sequence[Example], packed: bool) -> dict[str, Tensor]:
-    """[S] for what an example says per sequence, [samples] for what it says once; the names must be the same
-    in all.
+    """[S] for what an example says per sequence, [samples] for what it says once, [N] for what it says per
+    trained token; the names must be the same in all.
     """
     names = {tuple(sorted(example.extra)) for example in examples}
     if len(names) != 1:
         raise ValueError(f"examples of one batch carry different extras: {sorted(names)}")
     extra: dict[str, Tensor] = {}
     for name in names.pop():
-        values: list[Number] = []
+        values: list[Any] = []
         per_example = [example.extra[name] for example in examples]
         if packed:
             for value in per_example:
@@ -223,6 +224,8 @@ def _extra(examples: Sequence[Example], packed: bool) -> dict[str, Tensor]:
             values = [value[side] for side in range(len(sides[0])) for value in sides]
         else:
             values = [value for value in per_example if not isinstance(value, tuple)]
+        if values and isinstance(values[0], tuple):
+            values = [number for each in values for number in each]
         whole = all(isinstance(value, int) for value in values)
         extra[name] = torch.tensor(values, dtype=torch.int64 if whole else torch.float32)
     return extra

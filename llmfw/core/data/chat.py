@@ -82,9 +82,13 @@ def render(
             answers.append(text[start:stop])
         else:
             shift = start - _trimmed(contents[index], text[start:stop])
-            trained = tuple((max(start, first + shift), min(stop, last + shift)) for first, last in spans)
+            edges = (
+                (first + shift, end if last > len(contents[index]) else min(stop, last + shift))
+                for first, last in spans
+            )
+            trained = tuple((max(start, first), last) for first, last in edges)
             responses.append(Response(begin, end, tuple(span for span in trained if span[0] < span[1])))
-            answers.append("".join(text[first:last] for first, last in responses[-1].trained))
+            answers.append("".join(text[first : min(last, stop)] for first, last in responses[-1].trained))
     return Rendered(text, tuple(responses), tuple(answers), open_ends)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llmfw.core.data.examples import Example, TokenSequence
-from llmfw.core.data.formats import Form, answer_of, is_trained
+from llmfw.core.data.formats import Form, answer_of, is_trained, reaches_end
 from llmfw.core.data.text import TextTokenizer
 from llmfw.core.records import Row
 
@@ -88,14 +88,14 @@ def expected(form: Form, row: Row) -> tuple[Expected, ...]:
     if form == "messages":
         return (_response(row["messages"], None),)
     spans = row.get("spans")
-    return (Expected(_cut_out(row["text"], spans), spans is None),)
+    return (Expected(_cut_out(row["text"], spans), reaches_end(spans, row["text"])),)
 
 
 def _response(response: str | Sequence[Mapping[str, Any]], spans: Sequence[Sequence[int]] | None) -> Expected:
     if isinstance(response, str):
-        return Expected(_cut_out(response, spans), spans is None)
+        return Expected(_cut_out(response, spans), reaches_end(spans, response))
     trained = [message for message in response if is_trained(message)]
-    whole = "spans" not in trained[-1]
+    whole = reaches_end(trained[-1].get("spans"), trained[-1]["content"])
     said = [_cut_out(message["content"], message.get("spans")) for message in trained]
     parts: list[str] = []
     if any(message.get("tool_calls") for message in trained):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from llmfw.core.data.chat import render
-from llmfw.core.data.examples import Example, Number, TokenSequence
-from llmfw.core.data.formats import Form, Prompt, RowError, answer_of, is_trained
+from llmfw.core.data.examples import Example, Extra, TokenSequence
+from llmfw.core.data.formats import Form, Prompt, RowError, answer_of, is_trained, reaches_end
 from llmfw.core.data.sides import cut_sides, decoder_row, encoder_ids
 from llmfw.core.data.text import Response, Span, TextTokenizer
 from llmfw.core.errors import DataError
@@ -105,11 +105,11 @@ class Encoder:
                     key=None if side == form else side,
                     mend="raise data.max_length, or change data.too_long",
                 )
-        extra: dict[str, Number | tuple[Number, ...]] = {
-            "prompt_length": tuple(_prompt_length(sequence) for sequence in sequences)
-        }
+        extra: dict[str, Extra] = {"prompt_length": tuple(_prompt_length(sequence) for sequence in sequences)}
         if "reward" in row:
             extra["reward"] = float(row["reward"])
+        if "old_logps" in row:
+            extra["old_logps"] = (_old_logps(row["old_logps"], sequences[0]),)
         extra.update({name: float(value) for name, value in row.get("extra", {}).items()})
         return Example(id=row["id"], kind=kind, sequences=tuple(sequences), extra=extra)
 
@@ -140,23 +140,18 @@ class Encoder:
                 self.text.refuse_specials(text, name)
             else:
                 self.text.refuse_ends(text, name)
+        shown = [(0, len(response))] if spans is None else [(a, min(b, len(response))) for a, b in spans]
+        close = reaches_end(spans, response)
         if self.sides is not None:
-            shown = [(0, len(response))] if spans is None else [(a, b) for a, b in spans]
-            return self._two_sides(prompt, response, shown, close=spans is None)
+            return self._two_sides(prompt, response, shown, close=close)
         self.counts.notes[
             "no chat template: prompt and answer are joined as they are, and end with the end-of-text token"
         ] += 1
         whole = prompt + response
-        trained = (
-            [(len(prompt), len(whole))]
-            if spans is None
-            else [(len(prompt) + a, len(prompt) + b) for a, b in spans]
-        )
+        trained = [(len(prompt) + a, len(prompt) + b) for a, b in shown]
         ids, flags = self.text.masked(whole, [Response(len(prompt), len(whole), tuple(trained))])
         answers = tuple(whole[first:last] for first, last in trained)
-        return self._closed(
-            [*self.text.bos, *ids], [False] * len(self.text.bos) + flags, answers, spans is None
-        )
+        return self._closed([*self.text.bos, *ids], [False] * len(self.text.bos) + flags, answers, close)
 
     def _conversation(self, messages: list[dict[str, Any]], first: int, key: str) -> Plain:
         if not self.chat:
@@ -174,7 +169,7 @@ class Encoder:
             rendered.open_ends > 0
             and bool(responses)
             and last["role"] == "assistant"
-            and "spans" not in last
+            and reaches_end(last.get("spans"), last["content"])
             and not text[responses[-1].stop :].strip()
         )
         if ends_open:
@@ -225,12 +220,13 @@ class Encoder:
         if spans is None:
             ids = [*self.text.bos, *self.text.ids(text)]
             return self._closed(ids, [False] + [True] * (len(ids) - 1), (text,), True)
-        trained = tuple((first, last) for first, last in spans)
+        trained = tuple((first, min(last, len(text))) for first, last in spans)
         ids, flags = self.text.masked(text, [Response(0, len(text), trained)])
         if not self.text.bos and flags:
             flags[0] = False  # nothing precedes it
         answers = tuple(text[first:last] for first, last in trained)
-        return Plain([*self.text.bos, *ids], [False] * len(self.text.bos) + flags, answers)
+        ids, flags = [*self.text.bos, *ids], [False] * len(self.text.bos) + flags
+        return self._closed(ids, flags, answers, reaches_end(spans, text))
 
     def _closed(self, ids: list[int], flags: list[bool], answers: tuple[str, ...], close: bool) -> Plain:
         """The sequence with the trained end-of-text token, where it's asked for and there is one."""
@@ -333,6 +329,21 @@ def row_limit(tokenizer: Any, max_length: int, sides: Sides | None) -> tuple[int
 
 def _prompt_length(sequence: TokenSequence) -> int:
     return next((index for index, flag in enumerate(sequence.trained) if flag), len(sequence))
+
+
+def _old_logps(given: Sequence[float], sequence: TokenSequence) -> tuple[float, ...]:
+    """One number per trained token.
+
+    Raises:
+        RowError: they aren't as many.
+    """
+    trained = sum(sequence.trained)
+    if len(given) != trained:
+        raise RowError(
+            f"{len(given)} numbers for {trained} trained tokens", key="old_logps",
+            mend="give one log-prob per token that is trained, the end of the turn among them",
+        )  # fmt: skip
+    return tuple(float(value) for value in given)
 
 
 def _no_template() -> DataError:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Number = int | float
+Extra = Number | tuple[Number, ...] | tuple[tuple[float, ...], ...]
+"""One number, one per sequence, or for each sequence one per trained token."""
 ExampleKind = Literal["text", "preference", "scored"]
 
 
@@ -50,14 +52,15 @@ class Example:
     """One sample, tokenised.
 
     ``sequences``: a preference has two, chosen and rejected; a text or scored sample has one; a packed unit
-    has one per member, and ``members`` holds their ids. ``extra`` maps a name to one number, or to a tuple
-    with one number per sequence (``prompt_length``: tokens before the first trained one).
+    has one per member, and ``members`` holds their ids. ``extra`` maps a name to one number, to a tuple with
+    one number per sequence (``prompt_length``: tokens before the first trained one), or to a tuple with, per
+    sequence, a tuple of one number per trained token (``old_logps``).
     """
 
     id: str
     kind: ExampleKind
     sequences: tuple[TokenSequence, ...]
-    extra: Mapping[str, Number | tuple[Number, ...]] = field(default_factory=dict)
+    extra: Mapping[str, Extra] = field(default_factory=dict)
     members: tuple[str, ...] = ()
     source: str = ""
     """Which source of a mixture it is of; empty without one."""

@@ -4,7 +4,8 @@ preference
     ``prompt``, ``chosen``, ``rejected``: strings or message lists. Without ``prompt`` it's the leading
     messages that chosen and rejected share.
 completion
-    ``prompt`` and ``completion``: strings or message lists. ``spans`` train these characters of a string.
+    ``prompt`` and ``completion``: strings or message lists. ``spans`` train these characters of a string; one
+    that ends a character behind the last trains the end of the turn, too. So everywhere.
 messages
     ``messages``; each may carry ``loss`` (default: true for the assistant) and ``spans`` ([start, end)
     characters of its content: only these are trained).
@@ -15,10 +16,11 @@ problems
     trained as prompt, then solution and answer.
 
 Any row may have an ``id`` (else it's a hash of the content) and further keys, which transforms and the split
-may use. A ``reward`` (a finite number) makes completions, messages and texts ``scored`` samples; ``extra``
-maps names to numbers for the batch. A message is an object with ``role`` (system, user,
-assistant or tool) and ``content``, a string; the assistant's may have ``tool_calls``. Rows with a prompt or
-messages may have ``tools``, the functions that can be called.
+may use. A ``reward`` (a finite number) makes completions, messages and texts ``scored`` samples, which may
+have ``old_logps``: for each trained token its log-prob under the policy that wrote it. ``extra`` maps names
+to numbers for the batch. A message is an object with ``role`` (system, user, assistant or tool) and
+``content``, a string; the assistant's may have ``tool_calls``. Rows with a prompt or messages may have
+``tools``, the functions that can be called.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from llmfw.core.data.row_checks import (
     wrong,
 )
 from llmfw.core.data.row_checks import is_trained as is_trained
+from llmfw.core.data.row_checks import reaches_end as reaches_end
 from llmfw.core.data.tool_calls import normal_messages, with_tools
 from llmfw.core.records import Row
 
@@ -71,6 +74,7 @@ _SAID: Final = frozenset(
         "tools",
         "spans",
         "reward",
+        "old_logps",
     }
 )
 _KNOWN: Final = ("prompt", "chosen", "rejected", "completion", "messages", "text", "answer", "solution")
@@ -132,6 +136,8 @@ def canonical(row: Mapping[str, Any], kind: str | None = None) -> tuple[Form, Ro
         if form in ("preference", "problems"):
             raise RowError(f"a {form} row has no reward", key="reward", mend="remove the key")
         row["reward"] = number(row["reward"], "reward")
+    if "old_logps" in row:
+        row["old_logps"] = _old_logps(row)
     extra = row.get("extra", {})
     if not isinstance(extra, dict):
         raise wrong("extra", "an object of numbers", extra)
@@ -139,6 +145,15 @@ def canonical(row: Mapping[str, Any], kind: str | None = None) -> tuple[Form, Ro
         number(value, f"extra.{name}")
     row["id"] = _id(row)
     return form, row
+
+
+def _old_logps(row: Row) -> list[float]:
+    if "reward" not in row:
+        raise RowError("only a row with a reward has them", key="old_logps", mend="remove the key")
+    given = row["old_logps"]
+    if not isinstance(given, list):
+        raise wrong("old_logps", "a list of numbers", given)
+    return [number(value, f"old_logps[{index}]") for index, value in enumerate(given)]
 
 
 def content_hash(row: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from llmfw.core.data.examples import Example, Number, TokenSequence
+from llmfw.core.data.examples import Example, TokenSequence
 
 _ATTENTION: Final = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 """Implementations that keep the samples of a row apart, by spans or by a mask of [B, 1, T, T]."""
@@ -54,13 +54,10 @@ def pack(examples: Sequence[Example], max_length: int) -> list[Example]:
 
 def _unit(members: list[Example]) -> Example:
     names = {name for member in members for name in member.extra}
-    extra: dict[str, Number | tuple[Number, ...]] = {}
+    extra: dict[str, Any] = {}
     for name in sorted(names):
-        values: list[Number] = []
-        for member in members:
-            value = member.extra.get(name, 0)
-            values.append(value[0] if isinstance(value, tuple) else value)
-        extra[name] = tuple(values)
+        values = (member.extra.get(name, 0) for member in members)
+        extra[name] = tuple(value[0] if isinstance(value, tuple) else value for value in values)
     ids = tuple(member.id for member in members)
     return Example(
         id="+".join(ids),

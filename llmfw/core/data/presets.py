@@ -12,8 +12,10 @@ from llmfw.core.errors import UsageError
 from llmfw.core.schema import DataConfig
 
 SOURCES: Final[dict[str, str]] = {
+    "chain-arithmetic": "llmfw.core.data.chains.rows:ChainArithmetic",
     "champ-preferences": "llmfw.core.data.champ.rows:ChampPreferences",
     "champ-problems": "llmfw.core.data.champ.rows:ChampProblems",
+    "reasoning-gym": "llmfw.core.data.reasoning:ReasoningGym",
 }
 """Preset -> class built with (data settings, tokenizer); it's imported when it's opened."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from llmfw.core.records import Row
@@ -97,13 +97,18 @@ def check_spans(spans: object, text: str, key: str) -> None:
             isinstance(span, (list, tuple)) and len(span) == 2 and all(type(edge) is int for edge in span)
         ):
             raise wrong(f"{key}[{index}]", "[start, end] in characters", span)
-        if not last <= span[0] < span[1] <= len(text):
+        if not last <= span[0] < span[1] <= len(text) + 1 or span[0] == len(text):
             raise RowError(
                 f"[{span[0]}, {span[1]}] doesn't lie in order within the {len(text)} characters",
                 key=f"{key}[{index}]",
-                mend="give ascending spans with 0 <= start < end <= length",
+                mend="give ascending spans with 0 <= start < end <= length (+ 1 trains the end of the turn)",
             )
         last = span[1]
+
+
+def reaches_end(spans: Sequence[Sequence[int]] | None, text: str) -> bool:
+    """Whether the end of the turn (of a text: of the text) is trained with these spans of it."""
+    return spans is None or spans[-1][1] > len(text)
 
 
 def check_string(value: object, key: str, empty: str = "the string is empty") -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from llmfw.core.cache import cache_dir, locked_build
 from llmfw.core.data.encode import EncodeCounts, Encoder
-from llmfw.core.data.examples import Example, Number, TokenSequence
+from llmfw.core.data.examples import Example, Extra, TokenSequence
 from llmfw.core.data.formats import PLACE
 from llmfw.core.records import Row
 
@@ -136,8 +136,12 @@ def _read(folder: Path) -> tuple[list[Example], EncodeCounts]:
     return examples, EncodeCounts(**counts | {"notes": Counter(counts["notes"])})
 
 
-def _extra(said: dict[str, Any]) -> dict[str, Number | tuple[Number, ...]]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+def _extra(said: dict[str, Any]) -> dict[str, Extra]:
+    return {name: _tuples(value) for name, value in said.items()}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
 
 
 def _digest(arrays: dict[str, Any]) -> str:

@@ -10,12 +10,12 @@ from llmfw.callbacks.intervals import share_interval
 from llmfw.core.data import answer_of, form_of
 from llmfw.core.errors import DataError
 from llmfw.core.evaluation import overlap
-from llmfw.core.evaluation.match import final_answer, matches
 from llmfw.core.evaluation.progress import batches, counted
 from llmfw.core.generation import context_length, encode_prompt, prompt_of
 from llmfw.core.records import Completion, Estimate, EvaluationResult, Row
 from llmfw.core.run import Run
 from llmfw.core.say import say
+from llmfw.core.verifiers.match import final_answer, matches
 
 _OVERLAP = {"rouge": overlap.rouge, "bleu": overlap.bleu, "chrf": overlap.chrf}
 

@@ -43,7 +43,7 @@ def documents(examples: Sequence[Example]) -> list[Example]:
     for example in examples:
         ids = example.sample_ids if example.packed else (example.id,)
         for index, (name, sequence) in enumerate(zip(ids, example.sequences, strict=False)):
-            extra = {
+            extra: dict[str, Any] = {
                 key: (value[index],) if isinstance(value, tuple) else value
                 for key, value in example.extra.items()
             }

@@ -7,6 +7,7 @@ Caches: ``FULL_CACHE``, ``attention_of`` (switches a cache's attention function 
 Drawing: ``distribution``, ``pick``, ``uniforms``. Ends: ``finish``, ``TextStream``.
 Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy`` (``load_script``), ``EndpointPolicy``.
 Scores: ``score_examples``. Reports: ``generated_length``.
+Self-generated data: ``Rollouts`` asks for judged ``Attempt``s, ``self_training`` makes rounds of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from llmfw.core.lazy import door
 
 if TYPE_CHECKING:
+    from llmfw.core.generation.attempts import Attempt, Rollouts, distinct, scored_row, trained_row
     from llmfw.core.generation.caches import FULL_CACHE, attention_of, context_length, prefill
     from llmfw.core.generation.choose import distribution, pick, uniforms
     from llmfw.core.generation.endpoint import Endpoint, EndpointPolicy
@@ -26,9 +28,17 @@ if TYPE_CHECKING:
     from llmfw.core.generation.sampling import Sampling, end_of_turn_ids, from_config, request_seed
     from llmfw.core.generation.scores import AnswerScore, score_examples
     from llmfw.core.generation.script import load_script, script_hash
+    from llmfw.core.generation.self_improvement import (
+        Collected,
+        SelfTrainingConfig,
+        counts,
+        gold_rows,
+        self_training,
+    )
     from llmfw.core.generation.stopping import TextStream, finish
 
 _HOME = {
+    "attempts": ("Attempt", "Rollouts", "distinct", "scored_row", "trained_row"),
     "caches": ("FULL_CACHE", "attention_of", "context_length", "prefill"),
     "choose": ("distribution", "pick", "uniforms"),
     "endpoint": ("Endpoint", "EndpointPolicy"),
@@ -39,22 +49,29 @@ _HOME = {
     "sampling": ("Sampling", "end_of_turn_ids", "from_config", "request_seed"),
     "script": ("load_script", "script_hash"),
     "scores": ("AnswerScore", "score_examples"),
+    "self_improvement": ("Collected", "SelfTrainingConfig", "counts", "gold_rows", "self_training"),
     "stopping": ("TextStream", "finish"),
 }
 
 __all__ = [
     "FULL_CACHE",
     "AnswerScore",
+    "Attempt",
+    "Collected",
     "Endpoint",
     "EndpointPolicy",
     "GeneratingPolicy",
+    "Rollouts",
     "Sampling",
     "ScriptedPolicy",
+    "SelfTrainingConfig",
     "TextStream",
     "Usage",
     "attach",
     "attention_of",
     "context_length",
+    "counts",
+    "distinct",
     "distribution",
     "encode_prompt",
     "encode_sides",
@@ -63,6 +80,7 @@ __all__ = [
     "from_config",
     "generate",
     "generated_length",
+    "gold_rows",
     "ids_read",
     "load_script",
     "pick",
@@ -71,7 +89,10 @@ __all__ = [
     "render",
     "request_seed",
     "score_examples",
+    "scored_row",
     "script_hash",
+    "self_training",
+    "trained_row",
     "uniforms",
 ]
 

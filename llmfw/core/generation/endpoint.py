@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from llmfw.core.data.tool_calls import for_interface
 from llmfw.core.errors import LlmfwError, ResourceError, UsageError
 from llmfw.core.generation.policies import TextPolicy
 from llmfw.core.generation.prompts import Prompt
-from llmfw.core.generation.rows import Watch
+from llmfw.core.generation.rows import Done, Watch, missing
 from llmfw.core.generation.sampling import Sampling, request_seed
 from llmfw.core.records import Completion
 
@@ -125,6 +125,8 @@ class EndpointPolicy(TextPolicy):
         ids: Sequence[str | int] | None = None,
         batch_size: int | None = None,
         watch: Watch | None = None,
+        known: Mapping[int, Completion] | None = None,
+        done: Done | None = None,
         **sampling: Any,
     ) -> list[Completion]:
         """Answers in the order of the prompts; further keywords are settings of ``Sampling``.
@@ -145,17 +147,22 @@ class EndpointPolicy(TextPolicy):
             for prompt, name in zip(prompts, names, strict=True)
             for sample in range(settings.samples)
         ]
+        answers = dict(known or {})
         with ThreadPoolExecutor(max(1, batch_size or self.endpoint.parallel)) as pool:
-            futures = [pool.submit(self._answer, body) for body in asked]
+            futures = {pool.submit(self._answer, asked[index]): index for index in missing(len(asked), known)}
+            self.usage.calls += 1
             try:
-                answers = [future.result() for future in futures]
+                for future in as_completed(futures):
+                    index = futures[future]
+                    answers[index], tokens = future.result()
+                    self.usage.prompt_tokens += answers[index].prompt_tokens
+                    self.usage.generated_tokens += tokens
+                    if done is not None:
+                        done(index, answers[index])
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        self.usage.calls += 1
-        self.usage.prompt_tokens += sum(answer.prompt_tokens for answer, _ in answers)
-        self.usage.generated_tokens += sum(tokens for _, tokens in answers)
-        return [answer for answer, _ in answers]
+        return [answers[index] for index in range(len(asked))]
 
     def _request(self, prompt: Prompt, settings: Sampling, seed: int) -> dict[str, Any]:
         if not isinstance(prompt, str) and prompt and not isinstance(prompt[0], Mapping):

@@ -1,14 +1,18 @@
 """The sampling engine: many prompts, one forward pass a token, random numbers that belong to the request.
 
+Over transformers' own cache of full attention a batch is kept full: rows that end make room for waiting
+prompts, and a prompt with several answers is read once. Anything else is dealt out in fixed batches.
+
 Greedy answers equal ``model.generate(do_sample=False)`` token for token in float32. Penalties and other
 processors that a model's generation config may ask for are not applied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +22,7 @@ from torch import nn
 
 from llmfw.core.data.text import TextTokenizer
 from llmfw.core.errors import PluginError, UsageError
+from llmfw.core.generation.batches import EncoderBatch, FixedBatch, RunningBatch, full_layers
 from llmfw.core.generation.caches import (
     FULL_CACHE,
     attention_of,
@@ -27,7 +32,7 @@ from llmfw.core.generation.caches import (
 )
 from llmfw.core.generation.encoder import refuse_plugins
 from llmfw.core.generation.prompts import Prompt, encode_prompt, encode_sides
-from llmfw.core.generation.rows import Request, Rows, Watch
+from llmfw.core.generation.rows import Batch, Done, Request, Rows, Watch, missing
 from llmfw.core.generation.sampling import Sampling, request_seed
 from llmfw.core.generation.stopping import finish
 from llmfw.core.models.encoder_decoder import Sides, sides_of
@@ -49,6 +54,8 @@ def generate(
     batch_keys: Sequence[str] = (),
     policy: Any = None,
     watch: Watch | None = None,
+    known: Mapping[int, Completion] | None = None,
+    done: Done | None = None,
 ) -> list[Completion]:
     """Answers to ``prompts`` in their order; the ``sampling.samples`` answers of a prompt stand side by side.
 
@@ -64,9 +71,14 @@ def generate(
         batch_keys: what surgeries want to be told in the first forward pass; known is ``prompt_length``
             ([B] int64, tokens).
         policy: what a decoder receives; default: an object with ``module`` and ``companions`` alone.
+        watch: called with (index in the returned list, token) as soon as a token is known.
+        known: answers that are there already, by index in the returned list: they are only put in place, and
+            the others are those that would have come beside them.
+        done: called with (index, answer) as soon as an answer is complete; not for known ones.
 
     Errors:
-        UsageError: a prompt that is empty or longer than the model's context; log-probs from a decoder.
+        UsageError: a prompt that is empty or longer than the model's context; log-probs from a decoder; a
+            known answer to none of the prompts.
         NumericsError: logits that aren't finite.
         PluginError: a decoder that returned no or too many tokens.
         ConflictError: a cache or decoder of a plugin over an encoder-decoder.
@@ -87,24 +99,76 @@ def generate(
     if sides is not None:
         refuse_plugins(model.config.model_type, cache, decoder)
     requests = _requests(tokenizer, prompts, prefix, ids, sampling, context_length(module), sides)
+    answers, total = dict(known or {}), len(requests)
+    requests = [requests[index] for index in missing(total, known)]
+
+    def take(index: int, answer: Completion) -> None:
+        answers[index] = answer
+        if done is not None:
+            done(index, answer)
+
     factory = cache or FULL_CACHE
-    answers: list[Completion | None] = [None] * len(requests)
     with evaluating(module), torch.inference_mode(), attention_of(module, factory):
         if decoder is not None:
             policy = policy or SimpleNamespace(module=module, companions={})
             for request in requests:
-                answers[request.index] = _decode(
-                    decoder, policy, tokenizer, request, sampling, lambda: factory.build(config), watch
-                )
+                past = partial(factory.build, config)
+                take(request.index, _decode(decoder, policy, tokenizer, request, sampling, past, watch))
         else:
-            names = forward_names(module)
-            plain = factory.build is FULL_CACHE.build and factory.attention is None
-            size = batch_size if plain or factory.batched else 1
-            for batch in _batches(requests, size, padding=plain and names.padding):
-                rows = Rows(module, names, tokenizer, batch, sampling, factory, config, batch_keys)
-                for request, answer in zip(batch, rows.run(watch), strict=True):
-                    answers[request.index] = answer
-    return [answer for answer in answers if answer is not None]
+            pad = getattr(tokenizer, "pad_token_id", None) or 0  # any valid id: nothing ever attends to it
+            for group, batch in _dealt(requests, module, pad, factory, config, batch_size, batch_keys):
+                Rows(batch, tokenizer, sampling, take, watch).run(group, batch_size)
+    return [answers[index] for index in range(total)]
+
+
+def _dealt(
+    requests: Sequence[Request],
+    module: nn.Module,
+    pad: int,
+    factory: CacheFactory,
+    config: Any,
+    size: int,
+    batch_keys: Sequence[str],
+) -> Iterator[tuple[Sequence[Request], Batch]]:
+    """Requests and the batch that answers them: longest prompts first, so that a batch too big for the memory
+    fails at once and not after an hour, and equal prompts side by side.
+    """
+    if not requests:
+        return
+    if requests[0].encoder:
+        # the encoder's rows may be padded, the decoder's never are: nearly all begin with one token
+        by_opening = sorted(requests, key=lambda request: (-len(request.ids), -len(request.encoder)))
+        for group in _cut(by_opening, size, padding=False):
+            yield group, EncoderBatch(module, pad)
+        return
+    first: dict[tuple[int, ...], int] = {}
+    places = [first.setdefault(tuple(request.ids), request.index) for request in requests]
+    paired = sorted(zip(places, requests, strict=True), key=lambda pair: (-len(pair[1].ids), pair[0]))
+    ordered = [request for _, request in paired]
+    names = forward_names(module)
+    plain = factory.build is FULL_CACHE.build and factory.attention is None
+    # a surgery that is told of the first forward pass's rows counts on meeting the same ones afterwards
+    alone = plain and factory.after_prefill is None and not batch_keys
+    layers = full_layers(config) if alone and names.padding else None
+    if layers is not None:
+        longest = max(request.limit for request in requests)
+        yield ordered, RunningBatch(
+            module, names, pad, layers=layers, size=min(size, len(requests)), longest=longest,
+            chunk=factory.prefill_chunk,
+        )  # fmt: skip
+        return
+    for group in _cut(ordered, size if plain or factory.batched else 1, padding=plain and names.padding):
+        yield group, FixedBatch(module, names, pad, factory, config, shared=alone, batch_keys=batch_keys)
+
+
+def _cut(ordered: Sequence[Request], size: int, *, padding: bool) -> Iterator[list[Request]]:
+    """Batches; without padding their prompts have one length."""
+    groups = [ordered] if padding else [
+        list(group) for _, group in groupby(ordered, key=lambda request: len(request.ids))
+    ]  # fmt: skip
+    for group in groups:
+        for start in range(0, len(group), size):
+            yield list(group[start : start + size])
 
 
 def _requests(
@@ -144,25 +208,6 @@ def _requests(
             seed = request_seed(sampling.seed, name, sample)
             requests.append(Request(index=len(requests), ids=encoded, seed=seed, limit=room, encoder=read))
     return requests
-
-
-def _batches(requests: Sequence[Request], size: int, *, padding: bool) -> Iterator[list[Request]]:
-    """Longest prompts first, so that a batch too big for the memory fails at once and not after an hour."""
-    if requests and requests[0].encoder:
-        # the encoder's rows may be padded, the decoder's never are: nearly all begin with one token
-        by_opening = sorted(requests, key=lambda request: (-len(request.ids), -len(request.encoder)))
-        groups = [list(group) for _, group in groupby(by_opening, key=lambda request: len(request.ids))]
-        yield from (group[start : start + size] for group in groups for start in range(0, len(group), size))
-        return
-    ordered = sorted(requests, key=lambda request: -len(request.ids))
-    groups = (
-        [ordered]
-        if padding
-        else [list(group) for _, group in groupby(ordered, key=lambda request: len(request.ids))]
-    )
-    for group in groups:
-        for start in range(0, len(group), size):
-            yield group[start : start + size]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Both look like ``llmfw.core.records.Policy`` with ``embed`` beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from llmfw.core.errors import PluginError
 from llmfw.core.generation.caches import base_model
 from llmfw.core.generation.engine import generate
 from llmfw.core.generation.prompts import Prompt, encode_prompt
-from llmfw.core.generation.rows import Watch
+from llmfw.core.generation.rows import Done, Watch, missing
 from llmfw.core.generation.sampling import Sampling
 from llmfw.core.models.encoder_decoder import Sides, sides_of
 from llmfw.core.models.policy import embed_texts
@@ -31,8 +31,9 @@ class Usage:
     prompt_tokens: int = 0
     generated_tokens: int = 0
 
-    def add(self, answers: Sequence[Completion]) -> None:
-        """Counts one call's answers."""
+    def add(self, answers: Sequence[Completion], known: Container[int] = ()) -> None:
+        """Counts one call's answers but for those that were known before, given by their indices."""
+        answers = [answer for index, answer in enumerate(answers) if index not in known]
         self.calls += 1
         self.prompt_tokens += sum(answer.prompt_tokens for answer in answers)
         self.generated_tokens += sum(len(answer.ids) for answer in answers)
@@ -95,6 +96,8 @@ class GeneratingPolicy:
         ids: Sequence[str | int] | None = None,
         batch_size: int | None = None,
         watch: Watch | None = None,
+        known: Mapping[int, Completion] | None = None,
+        done: Done | None = None,
         **sampling: Any,
     ) -> list[Completion]:
         """Answers; further keywords are settings of ``Sampling`` that replace the run's in this call."""
@@ -110,9 +113,11 @@ class GeneratingPolicy:
             batch_size=batch_size or self.batch_size,
             policy=self,
             watch=watch,
+            known=known,
+            done=done,
             batch_keys=getattr(self._policy, "batch_keys", ()),
         )
-        self.usage.add(answers)
+        self.usage.add(answers, known or ())
         return answers
 
     def embed(self, texts: Sequence[str]) -> Tensor:
@@ -194,12 +199,16 @@ class ScriptedPolicy(TextPolicy):
         ids: Sequence[str | int] | None = None,
         batch_size: int | None = None,
         watch: Watch | None = None,
+        known: Mapping[int, Completion] | None = None,
+        done: Done | None = None,
         **sampling: Any,
     ) -> list[Completion]:
         """The function's texts, ``samples`` of them a prompt; no other setting means anything here."""
         settings = Sampling().but(**sampling)
-        asked = [prompt for prompt in prompts for _ in range(settings.samples)]
-        texts = list(self._answer(asked))
+        answers, total = dict(known or {}), len(prompts) * settings.samples
+        open_ones = missing(total, known)
+        asked = [prompts[index // settings.samples] for index in open_ones]
+        texts = list(self._answer(asked)) if asked else []
         if len(texts) != len(asked):
             raise PluginError(
                 "SCRIPTED-POLICY",
@@ -207,13 +216,15 @@ class ScriptedPolicy(TextPolicy):
                 mend="return one text a prompt",
             )
         openings = [prefix] * len(prompts) if isinstance(prefix, str) else list(prefix)
-        answers = []
-        for index, (prompt, text) in enumerate(zip(asked, texts, strict=True)):
+        for index, prompt, text in zip(open_ones, asked, texts, strict=True):
             written: tuple[int, ...] = ()
             read = 0
             if self.tokenizer is not None:
                 written = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
                 read = len(encode_prompt(self.tokenizer, prompt, openings[index // settings.samples]))
-            answers.append(Completion(text=text, ids=written, prompt_tokens=read, finish="stop"))
-        self.usage.add(answers)
-        return answers
+            answers[index] = Completion(text=text, ids=written, prompt_tokens=read, finish="stop")
+            if done is not None:
+                done(index, answers[index])
+        found = [answers[index] for index in range(total)]
+        self.usage.add(found, known or ())
+        return found

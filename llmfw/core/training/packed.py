@@ -149,7 +149,8 @@ def _apart(first: TokenSequence, second: TokenSequence, like: Example) -> list[E
 def _extra(like: Example) -> dict[str, Number]:
     """What a surgery may want to read of a sample, as the first one has it."""
     first = {name: value[0] if isinstance(value, tuple) else value for name, value in like.extra.items()}
-    return {**first, "prompt_length": _PROMPT}
+    plain = {name: value for name, value in first.items() if not isinstance(value, tuple)}
+    return {**plain, "prompt_length": _PROMPT}
 
 
 def _logps(policy: Policy, batch: Batch, device: torch.device) -> Tensor:

@@ -74,6 +74,8 @@ class Job:
     layer: Layer = field(default_factory=Layer)
     at_validation: Callable[[TrainModule], Mapping[str, float]] = lambda module: {}
     """What else is measured at each validation, by name; every process makes this call."""
+    epochs: float | None = None
+    """Passes over the data, where the settings don't say it: a round's."""
 
     @property
     def bare(self) -> LightningDataModule | None:
@@ -109,9 +111,12 @@ def train(job: Job) -> TrainModule:
 
 
 def total_steps(job: Job) -> int:
-    """Optimizer steps: ``trainer.max_steps``, or ``trainer.epochs`` passes over the data (default: one)."""
+    """Optimizer steps: ``trainer.max_steps``, or ``trainer.epochs`` passes over the data (default: one).
+
+    Where the job itself says how many passes, ``trainer.max_steps`` bounds them.
+    """
     trainer = job.assembled.run.config.trainer
-    if trainer.max_steps is not None:
+    if trainer.max_steps is not None and job.epochs is None:
         return trainer.max_steps
     if job.bare is not None:
         raise UsageError(
@@ -122,7 +127,9 @@ def total_steps(job: Job) -> int:
         )
     per_epoch = loader_of(job, max_steps=1).steps_per_epoch
     assert per_epoch is not None  # a stream has max_steps
-    return max(1, math.ceil((trainer.epochs if trainer.epochs is not None else 1.0) * per_epoch))
+    epochs = trainer.epochs if job.epochs is None else job.epochs
+    steps = max(1, math.ceil((1.0 if epochs is None else epochs) * per_epoch))
+    return steps if trainer.max_steps is None else min(steps, trainer.max_steps)
 
 
 def held_out(job: Job, *, rank: int = 0, world: int = 1) -> list[Batch]:

@@ -10,7 +10,7 @@ from llmfw import Command, Plugin, Service, hookimpl
 
 
 class MplSandbox(Plugin):
-    """Offers a ``CodeExecutor`` and the whole ``Sandbox``, and the verb ``llmfw sandbox``."""
+    """Offers a ``CodeExecutor``, a ``Reward`` and the whole ``Sandbox``, and the verb ``llmfw sandbox``."""
 
     @dataclass
     class Config:
@@ -27,12 +27,19 @@ class MplSandbox(Plugin):
             default="",
             metadata={"help": "the phrase that lets sandbox.level=unsafe run programs unconfined"},
         )
+        reward: str = field(
+            default="levels",
+            metadata={
+                "help": "reward of a program: its worst test's level, pass or fail, or by the share passed",
+                "choices": ("levels", "binary", "interpolated"),
+            },
+        )
 
     config: Config
 
     @hookimpl
     def llmfw_services(self, run: Any) -> Sequence[Service]:
-        """The executor that rewards and verifiers ask for, and the sandbox with verdicts under it."""
+        """The executor that verifiers ask for, rewards of rows with tests, and the sandbox under both."""
         level, config = run.config.sandbox.level, self.config
 
         def sandbox() -> Any:
@@ -45,8 +52,14 @@ class MplSandbox(Plugin):
 
             return Executor(sandbox())
 
+        def rewards() -> Any:
+            from .row_rewards import RowRewards
+
+            return RowRewards(sandbox(), config.reward)  # type: ignore[arg-type]  # one of the choices
+
         return [
             Service(protocol="CodeExecutor", name="mplsandbox", factory=executor),
+            Service(protocol="Reward", name="mplsandbox", factory=rewards),
             Service(protocol="Sandbox", name="mplsandbox", factory=sandbox),
         ]
 

@@ -343,7 +343,7 @@ def ledger_counts(subject: Subject) -> None:
         if found.told[what] < made:
             raise broken(
                 f"the policy generated {made} {what}, the ledger has {found.told[what]:g}",
-                mend="call ledger.count(PURPOSE, prompts=..., samples=..., tokens=...) for every generate",
+                mend="ask by ledger.generate(policy, prompts, purpose=...)",
             )
 
 

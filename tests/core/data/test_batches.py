@@ -211,3 +211,20 @@ def test_what_cannot_be_is_refused() -> None:
         pack([pair], 8)
     with pytest.raises(ValueError, match="2 sequences"):
         Example(id="t", kind="text", sequences=pair.sequences)
+
+
+def test_numbers_per_trained_token_lie_as_the_tokens_do() -> None:
+    """Two completions of two tokens and one: [N] = 3, in every layout."""
+    examples = [
+        Example(
+            id=name, kind="scored", sequences=(_sequence([1, *ids], [False, *[True] * len(ids)]),),
+            extra={"old_logps": (tuple(-float(token) for token in ids),)},
+        )
+        for name, ids in (("a", [5, 6]), ("b", [7]))
+    ]  # fmt: skip
+    for batch in (
+        collate(examples, PAD),
+        collate(examples, PAD, layout="packed"),
+        collate(pack(examples, 9), PAD, layout="packed"),
+    ):
+        assert torch.equal(batch.extra["old_logps"], -batch.target.float())

@@ -22,6 +22,7 @@ from llmfw.core.data.text import Response, contiguous
 from llmfw.core.errors import DataError
 from llmfw.core.generation import encode_prompt
 from llmfw.core.models.byte_level import byte_tokenizer
+from llmfw.core.records import Row
 from tests.core.data.support import LAST_LINE, LLAMA2, LLAMA3, NO_END, llama_like
 
 Make = Callable[..., Any]
@@ -115,6 +116,38 @@ def test_character_spans_train_these_characters_only(byte: Any, make_tokenizer: 
     assert _trained(byte, _encode(byte, text)) == ["bf"]  # without BOS nothing precedes the first character
 
 
+def test_a_span_that_ends_behind_the_last_character_trains_the_end_too(
+    byte: Any, make_tokenizer: Make
+) -> None:
+    """``ab`` and ``ef`` of six characters; a stop at 7 adds the end of the turn, or of the text."""
+    completion = {"prompt": "q", "completion": "abcdef", "spans": [[0, 2], [4, 7]]}
+    assert _trained(byte, _encode(byte, completion)) == ["abef<|im_end|>"]
+    plain = make_tokenizer(None)
+    assert _trained(plain, _encode(plain, completion)) == ["abef</s>"]
+    message = {"role": "assistant", "content": "abcdef", "spans": [[0, 2], [4, 7]]}
+    row = {"messages": [{"role": "user", "content": "q"}, message]}
+    assert _trained(byte, _encode(byte, row)) == ["abef<|im_end|>"]
+    stripping = make_tokenizer(LLAMA3)
+    message = message | {"content": " abcdef", "spans": [[1, 3], [5, 8]]}
+    assert _trained(stripping, _encode(stripping, {"messages": [row["messages"][0], message]})) == [
+        "abef<|eot_id|>"
+    ]
+    text = {"text": "abcdef", "spans": [[4, 7]]}
+    assert _trained(plain, _encode(plain, text)) == ["ef</s>"]
+
+
+def test_a_span_of_the_whole_answer_and_its_end_is_no_span_at_all(byte: Any) -> None:
+    row = {"prompt": "q", "completion": "abc"}
+    whole, spanned = _encode(byte, row), _encode(byte, row | {"spans": [[0, 4]]})
+    assert whole.sequences == spanned.sequences
+
+
+@pytest.mark.parametrize("span", [[0, 5], [3, 4]])
+def test_a_span_of_nothing_or_too_far_behind_is_refused(span: list[int]) -> None:
+    with pytest.raises(RowError, match="doesn't lie in order within the 3 characters"):
+        canonical({"prompt": "q", "completion": "abc", "spans": [span]})
+
+
 def test_an_emoji_of_several_tokens_is_trained_whole(byte: Any) -> None:
     row = {"prompt": "q", "completion": "a🙂b", "spans": [[1, 2]]}
     assert _trained(byte, _encode(byte, row)) == ["🙂"]
@@ -192,6 +225,28 @@ def test_a_problem_trains_its_steps_and_its_answer(byte: Any) -> None:
 def test_a_reward_makes_a_scored_sample(byte: Any) -> None:
     example = _encode(byte, {**CHAT, "reward": 1, "extra": {"weight": 2}})
     assert example.kind == "scored" and example.extra["reward"] == 1.0 and example.extra["weight"] == 2.0
+
+
+def test_a_scored_sample_carries_a_number_per_trained_token(byte: Any) -> None:
+    """``ab`` and the end of the turn: three trained tokens."""
+    row = {"prompt": "p", "completion": "ab", "reward": 1, "old_logps": [-1, -2.5, -0.5]}
+    example = _encode(byte, row)
+    assert example.extra["old_logps"] == ((-1.0, -2.5, -0.5),)
+    with pytest.raises(RowError, match="2 numbers for 3 trained tokens"):
+        _encode(byte, {**row, "old_logps": [-1, -2]})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"old_logps": [-1]}, "only a row with a reward"),
+        ({"reward": 1, "old_logps": -1}, "expected a list of numbers"),
+        ({"reward": 1, "old_logps": ["much"]}, "expected a number"),
+    ],
+)
+def test_numbers_per_token_that_mean_nothing_are_refused(row: Row, said: str) -> None:
+    with pytest.raises(RowError, match=said):
+        canonical({"prompt": "p", "completion": "c", **row})
 
 
 def test_too_long_rows_are_dropped_cut_or_refused(make_tokenizer: Make) -> None:

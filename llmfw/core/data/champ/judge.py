@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from llmfw.core.data.champ.equal import equal
-from llmfw.core.data.champ.extract import Claim, claim_of, latex
+from llmfw.core.data.champ.extract import Claim, claim_of
+from llmfw.core.verifiers.equal import equal
+from llmfw.core.verifiers.typed import latex
 
 Verdict = Literal["right", "wrong", "unsure"]
 GoldKind = Literal["value", "list", "yes", "no", "none", "unknown"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmfw.core.cache import cached_json
@@ -20,6 +20,7 @@ from llmfw.core.data.champ.verdicts import verdicts
 from llmfw.core.data.encode import Encoder, length_limit
 from llmfw.core.data.formats import RowError, content_hash
 from llmfw.core.data.module import DataModule, held_out_share
+from llmfw.core.data.options import read_options
 from llmfw.core.data.order import stable_hash
 from llmfw.core.data.split import split_rows
 from llmfw.core.data.text import TextTokenizer
@@ -209,40 +210,6 @@ class ChampProblems(DataModule):
 @dataclass(frozen=True)
 class _NoOptions:
     """This preset has no options."""
-
-
-def read_options(given: Mapping[str, Any], kind: type[Any]) -> Any:
-    """``data.options`` as a dataclass; unknown names and wrong types are refused by key."""
-    from difflib import get_close_matches
-
-    known = {item.name: item.default for item in fields(kind)}
-    made: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in known:
-            near = get_close_matches(name, known, 1) or sorted(known)
-            raise UsageError(
-                "OPTION",
-                "this preset has no such option",
-                key=f"data.options.{name}",
-                mend=f"did you mean {', '.join(near) or 'none'}?",
-            )
-        wanted = type(known[name])
-        if (
-            wanted is tuple
-            and isinstance(value, (list, tuple))
-            and all(isinstance(part, str) for part in value)
-        ):
-            made[name] = tuple(value)
-        elif type(value) is wanted:
-            made[name] = value
-        else:
-            words = {tuple: "a list of words", bool: "true or false", int: "a whole number", str: "a word"}[
-                wanted
-            ]
-            raise UsageError(
-                "OPTION", f"expected {words}, got {value!r}", key=f"data.options.{name}", mend=f"give {words}"
-            )
-    return kind(**made)
 
 
 def _checked(verdict: str, gold: str, text: str) -> str:

@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
-from llmfw.core.data.champ.equal import equal, parsed
-from llmfw.core.data.champ.extract import Claim, claim_of, latex
+from llmfw.core.data.champ.extract import Claim, claim_of
 from llmfw.core.data.champ.judge import gold_of, judge
 from llmfw.core.data.champ.source import Answer, Problem
 from llmfw.core.data.champ.verdicts import _Child
+from llmfw.core.verifiers.equal import equal, parsed
+from llmfw.core.verifiers.typed import latex
 
 
 @pytest.mark.parametrize(

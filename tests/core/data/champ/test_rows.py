@@ -13,8 +13,9 @@ import pytest
 
 from llmfw.core.config import load_config
 from llmfw.core.data import Prepared, prepare
-from llmfw.core.data.champ.rows import Options, read_options
+from llmfw.core.data.champ.rows import Options
 from llmfw.core.data.champ.source import SETTINGS, data_file, problems
+from llmfw.core.data.options import read_options
 from llmfw.core.errors import DataError, LlmfwError, ResourceError, UsageError
 from llmfw.core.models.byte_level import byte_tokenizer
 

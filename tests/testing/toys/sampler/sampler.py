@@ -14,10 +14,7 @@ def next_round(
     if index == 1:
         return None
     prompts = [row["prompt"] for row in rows[:own]]
-    answers = policy.generate(prompts) if prompts else []
-    ledger.count(
-        "own", prompts=len(prompts), samples=len(answers), tokens=sum(len(answer.ids) for answer in answers)
-    )
+    answers = ledger.generate(policy, prompts, purpose="own")
     made = [
         {"id": f"own-{number}", "prompt": prompt, "completion": f"{answer.text}!"}
         for number, (prompt, answer) in enumerate(zip(prompts, answers))

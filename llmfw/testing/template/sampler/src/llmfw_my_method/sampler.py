@@ -45,11 +45,10 @@ def sample_with(policy: Any, ledger: Any, seed: int, samples: int) -> Callable[[
     """The ``sample`` of ``best_of``: the policy's answers, counted in the ledger."""
 
     def sample(rows: list[Row]) -> list[list[Completion]]:
-        answers = policy.generate(
-            [row["prompt"] for row in rows], samples=samples, temperature=1.0, seed=seed
-        )
-        tokens = sum(len(answer.ids) for answer in answers)
-        ledger.count("best_of", prompts=len(rows), samples=len(answers), tokens=tokens)
+        answers = ledger.generate(
+            policy, [row["prompt"] for row in rows],
+            purpose="best_of", samples=samples, temperature=1.0, seed=seed,
+        )  # fmt: skip
         return [answers[start : start + samples] for start in range(0, len(answers), samples)]
 
     return sample

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from llmfw.core.errors import DataError, PluginError
+from llmfw.core.generation import ScriptedPolicy
 from llmfw.core.records import RolloutSampler, Round
 from llmfw.core.rounds import Ledger, RoundState, run_rounds
+from llmfw.core.rounds.ledger import BudgetSpent
 
 
 class Killed(Exception):
@@ -47,6 +49,7 @@ class Scripted:
             seed=7, rows=[{"prompt": "p"}], services=lambda protocol: None,
             policy=lambda weights: weights.parent.name if weights else "base",
             train=self.train, keep=lambda name, final: self.kept.append(name),
+            ledger=Ledger(folder),
         )  # fmt: skip
 
 
@@ -80,7 +83,7 @@ def test_each_round_samples_from_the_last_result_and_trains_from_where_it_says(t
     assert script.asked == [(0, "base"), (1, "000")]
     assert script.trained == [(0, "base"), (1, "000")]
     assert script.kept == ["m0", "m1"] and [state.done for state in states] == [True, True]
-    assert Ledger(tmp_path / "ledger.json").total()["tokens"] == 20
+    assert Ledger(tmp_path).total()["tokens"] == 20
 
 
 @pytest.mark.parametrize(
@@ -112,13 +115,93 @@ def test_a_round_without_records_is_an_error_that_names_the_sampler(tmp_path: Pa
     sampler = RolloutSampler(name="hollow", next=lambda *given: Round(records=[]))
     with pytest.raises(DataError, match="'hollow' has no records"):
         run_rounds(
-            sampler, tmp_path, seed=0, rows=[], services=None, policy=lambda w: None, train=None, keep=None
-        )
+            sampler, tmp_path, seed=0, rows=[], services=None, policy=lambda w: None, train=None, keep=None,
+            ledger=Ledger(tmp_path),
+        )  # fmt: skip
 
 
 def test_a_sampler_that_returns_something_else_is_named(tmp_path: Path):
     sampler = RolloutSampler(name="odd", next=lambda *given: [{"prompt": "p"}])
     with pytest.raises(PluginError, match="'odd' returned list"):
         run_rounds(
-            sampler, tmp_path, seed=0, rows=[], services=None, policy=lambda w: None, train=None, keep=None
-        )
+            sampler, tmp_path, seed=0, rows=[], services=None, policy=lambda w: None, train=None, keep=None,
+            ledger=Ledger(tmp_path),
+        )  # fmt: skip
+
+
+def test_a_round_may_start_from_what_an_earlier_one_was_kept_as(tmp_path: Path):
+    script, inner = Scripted(), None
+    inner = script.next
+
+    def next_round(index, *more):
+        found = inner(index, *more)
+        return found if found is None or index == 0 else Round(records=found.records, start="m0")
+
+    script.next = next_round
+    script.go(tmp_path)
+    assert script.trained == [(0, "base"), (1, "000")]
+
+
+def test_a_start_that_nobody_kept_is_refused_with_those_that_there_are(tmp_path: Path):
+    script = Scripted()
+    script.next = lambda *given: Round(records=[{"prompt": "p", "completion": "c"}], start="warm")
+    with pytest.raises(PluginError, match="starts round 0 from 'warm'.*use one of base, last"):
+        script.go(tmp_path)
+
+
+def test_a_ledger_counts_a_round_that_is_sampled_again_once(tmp_path: Path):
+    with pytest.raises(Killed):
+        Scripted("sample1").go(tmp_path)
+    Scripted().go(tmp_path)
+    assert Ledger(tmp_path).total() == {"prompts": 2, "samples": 4, "tokens": 20, "seconds": 0}
+
+
+def test_records_that_name_their_problems_are_told_by_coverage(tmp_path: Path):
+    script = Scripted()
+    record = {"prompt": "p", "completion": "c", "problem": "0"}
+    script.next = lambda index, *more: Round(records=[record] * 3, notes={"own": 1.0}) if index == 0 else None
+    (state,) = script.go(tmp_path)
+    assert state.notes == {"own": 1.0, "records": 3, "problems": 1, "coverage": 1.0, "gini": 0.0}
+    assert state.tables == {"kept": [{"level": "", "records": 3, "problems": 1}]}
+
+
+def spending(tokens: int):
+    """A sampler whose every round asks for an answer of so many tokens."""
+    policy = ScriptedPolicy(lambda prompts: ["x" * tokens for _ in prompts], Letters())
+
+    def next_round(index, rows, source, services, ledger):
+        (answer,) = ledger.generate(policy, ["p"], purpose="draft")
+        return Round(records=[{"prompt": "p", "completion": answer.text}])
+
+    return next_round
+
+
+class Letters:
+    """A tokenizer of one token a letter."""
+
+    chat_template = None
+    bos_token_id = None
+
+    def __call__(self, text, **_):
+        return {"input_ids": [ord(letter) for letter in text]}
+
+
+def test_a_budget_ends_the_rounds_and_keeps_those_that_were_trained(tmp_path: Path, capsys):
+    """25 tokens allow two rounds of 10; the third would pass them."""
+    script = Scripted()
+    script.next = spending(10)
+    states = run_rounds(
+        RolloutSampler(name="spender", next=script.next), tmp_path, seed=7, rows=[], services=None,
+        policy=lambda weights: None, train=script.train, keep=lambda *_: None,
+        ledger=Ledger(tmp_path, budget=25),
+    )  # fmt: skip
+    assert len(states) == 2
+    assert "25 tokens, all that generation.budget allows: 2 rounds were trained" in capsys.readouterr().err
+
+
+def test_a_budget_too_small_for_one_round_is_an_error(tmp_path: Path):
+    with pytest.raises(BudgetSpent, match="raise it, or sample less"):
+        run_rounds(
+            RolloutSampler(name="spender", next=spending(10)), tmp_path, seed=7, rows=[], services=None,
+            policy=lambda weights: None, train=None, keep=None, ledger=Ledger(tmp_path, budget=10),
+        )  # fmt: skip

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from llmfw.core.evaluation.match import final_answer, matches, number_of
+from llmfw.core.verifiers.match import answer_line, final_answer, matches, number_of
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,30 @@ def test_the_final_answer_stands_behind_the_last_answer_that_begins_a_line():
     assert final_answer(text) == "4"
     assert final_answer("just 5") == "just 5"
     assert final_answer("Answer:   1/2  ") == "1/2"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Answer:\n\n5\n", "5"),
+        ("Answer:\n$$\n5\n$$", "5"),
+        ("Answer: 3\nAnswer:", "3"),
+        ("Answer:\nAnswer: 5", "5"),
+        ("## Final Answer: x", "x"),
+        ("My answer: 3", None),
+        ("", None),
+    ],
+)
+def test_an_answer_may_begin_on_the_next_line(text: str, wanted: str | None):
+    assert answer_line(text) == wanted
+
+
+def test_the_rest_of_a_text_is_kept_line_by_line():
+    assert answer_line("So.\nAnswer: 1 2\n3 4\n", whole=True) == "1 2\n3 4"
+    assert answer_line("So.", whole=True) is None
+
+
+def test_a_text_of_a_million_signs_is_read_in_one_pass():
+    assert final_answer("*" * 1_000_000) == "*" * 1_000_000
+    assert answer_line("\n" * 300_000 + "answer" + " " * 300_000 + ": 4") == "4"
+    assert number_of("9" * 100_000) is None

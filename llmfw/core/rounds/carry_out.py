@@ -5,58 +5,24 @@ counted.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llmfw.core.determinism import seed_all
 from llmfw.core.errors import DataError, PluginError
+from llmfw.core.failpoints import failpoint
 from llmfw.core.guard import place_of_function
 from llmfw.core.records import RolloutSampler, Round, Row
+from llmfw.core.rounds.ledger import BudgetSpent, Ledger, place_of
+from llmfw.core.rounds.spread import spread
+from llmfw.core.say import say
 from llmfw.core.tracking.files import write_json
 
 ROUND = "round.json"
 """The file in which a round's folder remembers what the sampler gave."""
-_COUNTED = ("prompts", "samples", "tokens", "seconds")
-
-
-class Ledger:
-    """What sampling cost, by purpose: prompts, samples, tokens, seconds. Written by rename after every
-    change.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._counts: dict[str, dict[str, float]] = json.loads(file.read_text()) if file.exists() else {}
-
-    def count(
-        self, purpose: str, *, prompts: int = 0, samples: int = 0, tokens: int = 0, seconds: float = 0.0
-    ) -> None:
-        """Add to a purpose's counts."""
-        row = self._counts.setdefault(purpose, dict.fromkeys(_COUNTED, 0))
-        for name, amount in zip(_COUNTED, (prompts, samples, tokens, seconds), strict=True):
-            row[name] += amount
-        write_json(self._file, self._counts)
-
-    def of(self, purpose: str) -> dict[str, float]:
-        """The counts of one purpose."""
-        return dict(self._counts.get(purpose, dict.fromkeys(_COUNTED, 0)))
-
-    def total(self) -> dict[str, float]:
-        """The counts over all purposes."""
-        return {name: sum(row[name] for row in self._counts.values()) for name in _COUNTED}
-
-    @contextmanager
-    def timed(self, purpose: str) -> Iterator[None]:
-        """Count the block's seconds."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.count(purpose, seconds=time.monotonic() - start)
+_BASE, _LAST = "base", "last"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +35,10 @@ class RoundState:
     start: str
     keep_as: str | None
     done: bool
+    epochs: float | None = None
     notes: dict[str, float] = field(default_factory=dict)
+    """Numbers about the records: the sampler's own, then the core's (``spread``)."""
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def final(self) -> Path:
@@ -87,12 +56,13 @@ def run_rounds(
     policy: Callable[[Path | None], Any],
     train: Callable[[RoundState, Path | None], None],
     keep: Callable[[str, Path], None],
+    ledger: Ledger,
 ) -> list[RoundState]:
-    """Rounds until the sampler ends them.
+    """Rounds until the sampler ends them, or the ledger's budget is spent.
 
     A round whose records are on disk isn't sampled again, one that was trained to the end isn't trained
-    again, so a kill anywhere costs at most the round's present phase (training resumes from its own
-    checkpoints).
+    again, and of one whose sampling was cut what the ledger remembers isn't generated again. So a kill
+    anywhere repeats nothing but the answers in flight (training resumes from its own checkpoints).
 
     Args:
         seed: of the run; each round's sampling has generators of its own, whatever came before it.
@@ -100,38 +70,67 @@ def run_rounds(
         policy: weights folder (None: base) -> the policy to sample from.
         train: trains a round from the given weights (None: base) into ``state.final``.
         keep: makes a round's result the auxiliary model of a name.
+
+    Raises:
+        BudgetSpent: before the first round had its records.
     """
-    ledger = Ledger(folder / "ledger.json")
     finished: list[RoundState] = []
+    kept: dict[str, Path] = {}
     while True:
         index = len(finished)
         last = finished[-1].final if finished else None
+        failpoint("loop.before_round")
         state = _remembered(folder, index)
         if state is None:
             source = policy(last)
             seed_all(seed, "round", index)
-            given = sampler.next(index, rows, source, services, ledger)
+            try:
+                with ledger.sampling(index):
+                    given = sampler.next(index, rows, source, services, ledger)
+            except BudgetSpent as error:
+                if not finished:
+                    raise
+                say(f"note: {error.what}: {len(finished)} rounds were trained, the next one isn't")
+                return finished
             if given is None:
                 return finished
-            state = _remember(folder, index, given, sampler)
+            state = _remember(folder, index, given, sampler, rows, {_BASE, _LAST, *kept})
         if not state.done:
-            train(state, last if state.start == "last" else None)
+            starts = {_BASE: None, _LAST: last, **kept}
+            train(state, starts[state.start])
             write_json(state.folder / "done.json", {"final": state.final.name})
             state = replace(state, done=True)
         if state.keep_as:
+            kept[state.keep_as] = state.final
             keep(state.keep_as, state.final)
         finished.append(state)
+        failpoint("loop.after_round")
 
 
-def _remember(folder: Path, index: int, given: Any, sampler: RolloutSampler) -> RoundState:
+def _remember(
+    folder: Path,
+    index: int,
+    given: Any,
+    sampler: RolloutSampler,
+    rows: Sequence[Row],
+    starts: set[str],
+) -> RoundState:
+    """Write down what the sampler gave, and how it lies over the problems.
+
+    Raises:
+        PluginError: it is no round, or begins with weights that nobody kept.
+        DataError: it has no records.
+    """
+    wrong = None
     if not isinstance(given, Round):
+        wrong, mend = f"returned {type(given).__name__}", "return a llmfw.Round or None"
+    elif given.start not in starts:
+        wrong = f"starts round {index} from {given.start!r}, which no earlier round has kept"
+        mend = f"use one of {', '.join(sorted(starts))}"
+    if wrong:
         file, line = place_of_function(sampler.next)
         raise PluginError(
-            "PLUGIN-RECORD",
-            f"sampler {sampler.name!r} returned {type(given).__name__}",
-            mend="return a llmfw.Round or None",
-            file=file,
-            line=line,
+            "PLUGIN-RECORD", f"sampler {sampler.name!r} {wrong}", mend=mend, file=file, line=line
         )
     if not given.records:
         raise DataError(
@@ -139,14 +138,17 @@ def _remember(folder: Path, index: int, given: Any, sampler: RolloutSampler) -> 
             f"round {index} of sampler {sampler.name!r} has no records: there's nothing to train on",
             mend="give it easier problems, more samples or a better start",
         )
-    place = folder / "rounds" / f"{index:03d}"
+    place = place_of(folder, index)
     place.mkdir(parents=True, exist_ok=True)
+    numbers, tables = spread(rows, given.records)
     write_json(
         place / ROUND,
         {
             "start": given.start,
             "keep_as": given.keep_as,
-            "notes": dict(given.notes),
+            "epochs": given.epochs,
+            "notes": {**given.notes, **numbers},
+            "tables": {**{name: list(table) for name, table in given.tables.items()}, **tables},
             "records": list(given.records),
         },
     )
@@ -156,7 +158,7 @@ def _remember(folder: Path, index: int, given: Any, sampler: RolloutSampler) -> 
 
 
 def _remembered(folder: Path, index: int) -> RoundState | None:
-    place = folder / "rounds" / f"{index:03d}"
+    place = place_of(folder, index)
     file = place / ROUND
     if not file.exists():
         return None
@@ -167,6 +169,8 @@ def _remembered(folder: Path, index: int) -> RoundState | None:
         records=told["records"],
         start=told["start"],
         keep_as=told["keep_as"],
+        epochs=told.get("epochs"),
         notes=told["notes"],
+        tables=told.get("tables", {}),
         done=(place / "done.json").exists(),
     )

@@ -58,6 +58,10 @@ class PluginError(LlmfwError):
     exit_code = 4
 
 
+class CanaryError(PluginError):
+    """A verifier that takes a known answer for what it isn't (exit code 4)."""
+
+
 class CheckpointError(LlmfwError):
     """A checkpoint that is missing, damaged or of another run (exit code 5)."""
 

@@ -13,6 +13,7 @@ from llmfw.core.data import answer_of
 from llmfw.core.errors import DataError, UsageError
 from llmfw.core.generation.attempts import Attempt, Rollouts, distinct, trained_row
 from llmfw.core.records import Round, Row
+from llmfw.core.say import say
 
 GOLD = "gold"
 """The name under which the round on the problems' own solutions is kept."""
@@ -69,6 +70,8 @@ class Collected:
     masked: bool = False
     rows: Sequence[Row] | None = None
     """Records that the method made itself; None: the right attempts are."""
+    ends: str = ""
+    """Why there's nothing left to learn: the rounds end here, and this is said."""
 
 
 Collect = Callable[[Rollouts, Sequence[Row]], Collected]
@@ -115,9 +118,12 @@ def self_training(
             logps=logps,
         )
         collected = collect(rollouts, rows)
+        if collected.ends:
+            say(f"note: {collected.ends}: no more rounds")
+            return None
         right = right_rows(collected, index, unique=config.unique)
         made = right if collected.rows is None else list(collected.rows)
-        if not made:
+        if not made and not config.keep_gold:
             raise DataError(
                 "NOTHING-RIGHT",
                 f"round {index}: of {len(collected.attempts)} answers to {len(rows)} problems none can be "

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llmfw.core.verifiers.canaries import CanaryError as CanaryError
+from llmfw.core.errors import CanaryError as CanaryError
 from llmfw.core.verifiers.canaries import checked as checked
 from llmfw.core.verifiers.rewards import VerdictReward as VerdictReward
 

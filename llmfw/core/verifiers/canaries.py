@@ -7,13 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from llmfw.core.errors import PluginError
+from llmfw.core.errors import CanaryError, PluginError
 from llmfw.core.records import Row, Verdict
 from llmfw.core.verifiers.by_answer import gold_of
-
-
-class CanaryError(PluginError):
-    """A verifier that takes a known answer for what it isn't (exit code 4)."""
 
 
 class Checked:

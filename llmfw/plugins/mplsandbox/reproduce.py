@@ -1,18 +1,23 @@
 """What MPLSandbox claims, and the experiments that decide it; the README describes them.
 
 Sampled programs: SmolLM2-135M-Instruct writes small Python functions, judged by tests that no choice saw.
-Other people's files: sources of the toolchains' own libraries, their languages hidden. Attacks: the thirty of
-``llmfw sandbox doctor``.
+Rewards: a tiny model whose programs have many mistakes is trained on them. Other people's files: sources of
+the toolchains' own libraries, their languages hidden. Attacks: the thirty of ``llmfw sandbox doctor``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from llmfw import Arm, Claim
 
-from .experiments import attacked, library_files, sampled
+from .experiments import attacked, library_files, rewarded, sampled
+
+REWARDED: Mapping[Any, tuple[int, ...]] = {
+    "smoke": (1,), "small": (11, 12, 13, 14, 15), "full": tuple(range(11, 21))
+}  # fmt: skip
 
 CLAIMS = (
     Claim(
@@ -31,12 +36,17 @@ CLAIMS = (
     ),
     Claim(
         id="mplsandbox.2",
-        statement="Trained on the sandbox's rewards, a model writes programs that don't compile less often; "
-        "with the paper's four levels sooner than with pass or fail.",
+        statement="Trained in rounds on the sandbox's rewards by the paper's four levels, a tiny model "
+        "writes programs that don't compile less often than before.",
         paper="section on reinforcement learning from compiler feedback: PPO on DeepSeek-Coder-6.7B",
         metric="compile_errors",
         direction="lower",
-        not_tested="training on rewards (a sampler and a policy-gradient loss) isn't part of llmfw yet",
+        # one program in twenty
+        effect=0.05,
+        unit="share of programs",
+        arms=("before", "levels"),
+        controls=("binary",),
+        seeds=REWARDED,
     ),
     Claim(
         id="mplsandbox.3",
@@ -65,11 +75,26 @@ CLAIMS = (
         seeds={"smoke": (1,), "small": (1, 2, 3), "full": (1, 2, 3)},
         items=True,
     ),
+    Claim(
+        id="mplsandbox.5",
+        statement="After as many rounds, rewards by the paper's four levels leave fewer programs that don't "
+        "compile than pass or fail does.",
+        paper="the levels are told, and not compared with others",
+        metric="compile_errors",
+        direction="lower",
+        effect=0.02,
+        unit="share of programs",
+        arms=("binary", "levels"),
+        controls=("before",),
+        seeds=REWARDED,
+    ),
 )
 
 
 def arms(claim: Claim, seed: int, size: str) -> Mapping[str, Arm]:
     """The arms of a claim's experiment."""
+    if claim.id in ("mplsandbox.2", "mplsandbox.5"):
+        return rewarded.arms(seed, size)
     return {
         "mplsandbox.1": {
             "pass-at-1": Arm(about="one program taken at random", run=sampled.pass_at_1),

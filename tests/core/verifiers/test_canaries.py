@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llmfw.core.errors import LlmfwError, PluginError
+from llmfw.core.errors import CanaryError, LlmfwError, PluginError
 from llmfw.core.records import Row, Verdict
-from llmfw.core.verifiers.canaries import CanaryError, Checked, checked
+from llmfw.core.verifiers.canaries import Checked, checked
 from llmfw.core.verifiers.number import build as number
 
 ROWS = [{"id": f"q{index}", "prompt": f"{index} + 1?", "answer": str(index + 1)} for index in range(8)]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from llmfw.core.errors import DataError, ResourceError
+from llmfw.core.errors import CanaryError, DataError, ResourceError
 from llmfw.core.verifiers import gym
-from llmfw.core.verifiers.canaries import CanaryError, Checked
+from llmfw.core.verifiers.canaries import Checked
 from llmfw.core.verifiers.gym import ReasoningGym, build
 
 SUM = {"question": "State the result: 4 + 3 =", "answer": "7", "metadata": {}}

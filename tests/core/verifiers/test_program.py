@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmfw.core.errors import DataError, LlmfwError, UsageError
-from llmfw.core.verifiers.canaries import CanaryError, Checked
+from llmfw.core.errors import CanaryError, DataError, LlmfwError, UsageError
+from llmfw.core.verifiers.canaries import Checked
 from llmfw.core.verifiers.program import Program, build, program_in
 
 DOUBLES: dict[str, Any] = {

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from llmfw.core.errors import ConflictError, UsageError
+from llmfw.core.errors import CanaryError, ConflictError, UsageError
 from llmfw.core.manager import Answer
 from llmfw.core.records import Reward, Service, Verdict, Verifier
 from llmfw.core.run import Run
 from llmfw.core.schema import Root
 from llmfw.core.verifiers import BUILT_IN, names
-from llmfw.core.verifiers.canaries import CanaryError
 
 ROW = {"id": "q1", "prompt": "1 + 1?", "answer": "2"}
 

@@ -13,7 +13,8 @@ import pytest
 from llmfw.core.data import answer_of
 from llmfw.core.errors import DataError
 from llmfw.core.generation import ScriptedPolicy
-from llmfw.core.rounds import Ledger
+from llmfw.core.records import RolloutSampler
+from llmfw.core.rounds import Ledger, RoundState, run_rounds
 from llmfw.core.verifiers import build
 from llmfw.plugins.gsi.plugin import Gsi
 from llmfw.plugins.gsi.reference import needs_guidance
@@ -199,3 +200,26 @@ def test_the_gold_solutions_come_first_and_are_kept(tmp_path: Path) -> None:
     assert found.keep_as == "gold" and found.epochs == 2.0
     assert found.records[0]["completion"] == answer_of(ROWS[0])
     assert make(2, ROWS, None, None, None) is None
+
+
+def test_oracle_10_every_round_trains_from_the_same_weights(tmp_path: Path) -> None:
+    """From base that is None each time; from gold the weights after the solutions, which nobody changes."""
+    run = SimpleNamespace(seed=7, policy=None, service=None)
+    for start in ("base", "gold"):
+        begun: list[tuple[Path | None, str]] = []
+
+        def train(state: RoundState, weights: Path | None, begun: Any = begun) -> None:
+            begun.append((weights, "" if weights is None else (weights / "weights").read_text()))
+            state.final.mkdir()
+            (state.final / "weights").write_text(f"after round {state.index}")
+
+        run_rounds(
+            RolloutSampler(name="gsi", next=guided(Gsi.Config(rounds=3, samples=2, start=start), run)),
+            tmp_path / start, seed=7, rows=ROWS, train=train, keep=lambda name, final: None,
+            services=lambda protocol, name: build(protocol, name, None),
+            policy=lambda weights: Stub(lambda prompt, prefix: right(prompt)),
+            ledger=Ledger(tmp_path / start),
+        )  # fmt: skip
+        assert len(begun) == 4
+        wanted = (None, "") if start == "base" else (tmp_path / "gold/rounds/000/final", "after round 0")
+        assert begun[0] == (None, "") and set(begun[1:]) == {wanted}

@@ -11,7 +11,6 @@ commit (``test_matrix.py``), drawn by the commit's hash.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import random
 import tempfile
@@ -96,11 +95,6 @@ CELLS = [
         (1, 3), (False, True), ("full", "lora"), (0, 2), (False, True), ("", "ld_dpo")
     )
 ]
-
-
-def drawn(commit: str, count: int = 2) -> list[Cell]:
-    """Cells for a commit, by its hash."""
-    return random.Random(hashlib.sha256(commit.encode()).hexdigest()).sample(CELLS, count)
 
 
 def trial(warm: Warm, cell: Cell, folder: Path) -> dict[str, Any]:

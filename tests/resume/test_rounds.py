@@ -1,4 +1,4 @@
-"""Rounds that are killed in each of their phases end as those that weren't: records, answers, counts, weights."""
+"""Rounds that are killed in each of their phases end as the others: records, answers, counts, weights."""
 
 from __future__ import annotations
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import tomllib
 from pathlib import Path
 
@@ -14,27 +12,13 @@ from tests.thirdparty.environment import Environment
 
 GROUP = "llmfw.plugins"
 CHOICE = "LLMFW_EVICT"
-"""Environment variable: a plugin's name, or ``all``; unset: the commit draws one."""
+"""Environment variable: plugins' names, or ``all``; unset: the commit draws one."""
 
 
 def built_ins() -> dict[str, str]:
     """Built-in plugins in order, each with its entry point."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return dict(sorted(project["entry-points"][GROUP].items()))
-
-
-def drawn() -> list[str]:
-    """The plugins to evict: those that were asked for, else the one that the commit draws."""
-    names, wanted = list(built_ins()), os.environ.get(CHOICE, "")
-    if wanted:
-        return names if wanted == "all" else wanted.split(",")
-    told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return [by_commit(told.stdout.strip() or "0", names)]
-
-
-def by_commit(commit: str, names: list[str]) -> str:
-    """One of the names, as a commit's hash (hexadecimal) falls."""
-    return names[int(commit, 16) % len(names)]
 
 
 def kind_of(name: str) -> str:

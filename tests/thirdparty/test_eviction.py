@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from llmfw.core.discovery import cards
+from tests.drawing import asked_or_drawn
 from tests.thirdparty.environment import Environment, build_wheel, copy_core
-from tests.thirdparty.evict import CHOICE, built_ins, by_commit, drawn, evict
+from tests.thirdparty.evict import CHOICE, built_ins, evict
 
 ROWS = [{"prompt": f"{n}+1=", "completion": str(n + 1)} for n in range(8)]
 SMALL = ("model=tiny-llama", "trainer.max_steps=1", "tracking.mlflow=false", "generation.max_new_tokens=4")
@@ -30,7 +31,7 @@ class Evicted:
     folder: Path
 
 
-@pytest.fixture(scope="module", params=drawn())
+@pytest.fixture(scope="module", params=asked_or_drawn(list(built_ins()), 1, CHOICE))
 def evicted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Evicted:
     """llmfw's wheel without the plugin, installed."""
     place = tmp_path_factory.mktemp(f"without-{request.param}")
@@ -91,14 +92,3 @@ def test_as_a_strangers_package_it_passes_its_own_tests_unchanged(evicted: Evict
     assert passed is not None and int(passed[1]) > 10
     checked = environment.llmfw("plugins", "check", name, cwd=evicted.folder)
     assert checked.returncode == 0, checked.stdout[-6000:] + checked.stderr[-2000:]
-
-
-def test_every_plugin_is_drawn_by_some_commit_and_a_name_can_be_asked_for(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv(CHOICE, raising=False)
-    assert set(drawn()) < set(built_ins()) and len(drawn()) == 1
-    names = list(built_ins())
-    assert [by_commit(f"{number:040x}", names) for number in range(len(names))] == names
-    monkeypatch.setenv(CHOICE, "all")
-    assert drawn() == sorted(built_ins())
-    monkeypatch.setenv(CHOICE, "one,other")
-    assert drawn() == ["one", "other"]

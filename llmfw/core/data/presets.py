@@ -13,6 +13,7 @@ from llmfw.core.schema import DataConfig
 
 SOURCES: Final[dict[str, str]] = {
     "chain-arithmetic": "llmfw.core.data.chains.rows:ChainArithmetic",
+    "champ-first-wrong": "llmfw.core.data.champ.rows:ChampFirstWrong",
     "champ-preferences": "llmfw.core.data.champ.rows:ChampPreferences",
     "champ-problems": "llmfw.core.data.champ.rows:ChampProblems",
     "reasoning-gym": "llmfw.core.data.reasoning:ReasoningGym",

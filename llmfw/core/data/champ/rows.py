@@ -190,21 +190,60 @@ class ChampProblems(DataModule):
     def rows(self, split: str) -> Iterable[Row] | None:
         if split == "validation":
             return None
+        return [_problem_row(problem) for problem in problems(data_file(self.config.package))]
+
+    def recipe(self) -> Mapping[str, Any]:
+        package = self.config.package
+        return {"made of": f"{package['distribution']} {package['version']} ({package['licence']})"}
+
+
+class ChampFirstWrong(DataModule):
+    """540 responses of real models whose first wrong step was found by hand, as rows of their problems. The
+    response stands in ``meta.response``, the step's characters in ``meta.first_wrong`` ([begin, end), null:
+    no mistake). All are held out: nothing is trained on them.
+    """
+
+    kind: ClassVar[str | None] = "problems"
+
+    def __init__(self, config: DataConfig, tokenizer: Any) -> None:
+        self.config = config
+        read_options(config.options, _NoOptions)
+
+    def name(self) -> str:
+        return self.config.name
+
+    def rows(self, split: str) -> Iterable[Row]:
+        everything = problems(data_file(self.config.package))
+        if split == "train":  # a run has to have something to train on
+            return [_problem_row(problem) for problem in everything]
         return [
             {
-                "id": problem.id,
-                "prompt": problem.text,
-                "answer": problem.answer,
-                "solution": list(problem.steps),
-                "level": problem.category,
-                "meta": {"concepts": list(problem.concepts), "hints": list(problem.hints)},
+                **_problem_row(problem),
+                "id": f"{problem.id} | {one.model} | {one.setting}",
+                "problem": problem.id,
+                "meta": {
+                    "response": one.text,
+                    "first_wrong": None if one.first_wrong is None else list(one.first_wrong),
+                },
             }
-            for problem in problems(data_file(self.config.package))
+            for problem in everything
+            for one in problem.judged
         ]
 
     def recipe(self) -> Mapping[str, Any]:
         package = self.config.package
         return {"made of": f"{package['distribution']} {package['version']} ({package['licence']})"}
+
+
+def _problem_row(problem: Problem) -> Row:
+    return {
+        "id": problem.id,
+        "prompt": problem.text,
+        "answer": problem.answer,
+        "solution": list(problem.steps),
+        "level": problem.category,
+        "meta": {"concepts": list(problem.concepts), "hints": list(problem.hints)},
+    }
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,16 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """One model's solution, and which characters of it are the first wrong step, None without a mistake."""
+
+    model: str
+    setting: str
+    text: str
+    first_wrong: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
 class Problem:
     """A competition problem. ``hints`` and ``concepts`` are those that its gold solution needs."""
 
@@ -45,6 +55,7 @@ class Problem:
     concepts: tuple[str, ...]
     hints: tuple[str, ...]
     answers: tuple[Answer, ...]
+    judged: tuple[Judged, ...] = ()
 
 
 def data_file(package: Mapping[str, Any]) -> Path:
@@ -99,7 +110,14 @@ def _problem(name: str, entry: Mapping[str, Any], names: Mapping[str, str]) -> P
         concepts=tuple(names[aid] for aid in aids if aid.startswith("C_")),
         hints=tuple(names[aid] for aid in aids if aid.startswith("H_")),
         answers=tuple(_answers(entry)),
+        judged=tuple(_judged(key, said) for key, said in entry.get("fws_annotations", {}).items()),
     )
+
+
+def _judged(key: str, said: Mapping[str, Any]) -> Judged:
+    model, _, setting = key.partition("|")
+    begin, end = said["start_idx"], said["end_idx"]
+    return Judged(model, setting, said["text"], None if begin is None else (int(begin), int(end)))
 
 
 def _answers(entry: Mapping[str, Any]) -> list[Answer]:

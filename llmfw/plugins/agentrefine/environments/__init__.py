@@ -1,0 +1,120 @@
+"""Worlds in which episodes are played, through one small interface.
+
+``open_suites`` builds the environments of a name: ``held_in``, ``held_out``, ``perturbed`` and ``forced`` are
+houses of the scripted world, ``scienceworld:TASK`` and ``babyai:LEVEL`` are other people's simulators, loaded
+when they're asked for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..records import EnvironmentProblem, Errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What an action brought. ``progress`` lies in [0, 1]; ``errors``: what was wrong with the action."""
+
+    observation: str
+    done: bool = False
+    progress: float = 0.0
+    errors: Errors = field(default_factory=Errors)
+
+
+class Environment(Protocol):
+    """One world in which one episode at a time is played. Success is an episode that ends (``done``) with
+    progress 1.
+    """
+
+    name: str
+
+    def reset(self, seed: int) -> str:
+        """Begin the episode of a seed. -> What the player is told first: goal, actions, where it is."""
+
+    def step(self, action: str) -> Step:
+        """Do an action, given as text; one that isn't understood is an error, never an exception."""
+
+    def admissible(self) -> list[str]:
+        """Actions that would be no errors now; perhaps not all."""
+
+    def mistake(self, draw: random.Random) -> tuple[str, str]:
+        """(thought, action) that fails now."""
+
+    def close(self) -> None:
+        """Let processes go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Environments with the seed of the episode that each plays, under the name that metrics have."""
+
+    name: str
+    worlds: Sequence[tuple[Environment, int]]
+    forced: bool = False
+    """Whether the first action is a mistake that the harness makes."""
+    perturbed: bool = False
+    """Whether it's one of the perturbations of the same episodes."""
+
+
+def names_of(names: str) -> list[str]:
+    """The environments that a setting names.
+
+    Raises:
+        EnvironmentProblem: an unknown name.
+    """
+    found = [name.strip() for name in names.split(",") if name.strip()]
+    for name in found:
+        kind, _, argument = name.partition(":")
+        outside = kind in ("scienceworld", "babyai")
+        if (outside and not argument) or (not outside and name not in SCRIPTED):
+            raise EnvironmentProblem(
+                "ENVIRONMENT",
+                f"{name!r} is no environment",
+                mend=f"use {', '.join(SCRIPTED)}, scienceworld:TASK (e.g. scienceworld:find-plant) or "
+                "babyai:LEVEL (e.g. babyai:GoToRedBallGrey)",
+                key="agentrefine.environments",
+            )
+    return found
+
+
+SCRIPTED = ("held_in", "held_out", "perturbed", "forced")
+"""Suites of the scripted world."""
+
+
+def open_suites(names: str, episodes: int, options: object) -> list[Suite]:
+    """The suites of a setting, ``episodes`` each. ``options``: of ``scripted-world``.
+
+    Raises:
+        EnvironmentProblem: an unknown name, a package or Java that isn't there.
+    """
+    from . import scripted
+
+    found: list[Suite] = []
+    for name in names_of(names):
+        kind, _, argument = name.partition(":")
+        if kind in SCRIPTED:
+            found += scripted.suites(kind, episodes, options)
+        elif kind == "scienceworld":
+            from .science import ScienceWorld
+
+            world = ScienceWorld(argument)
+            found.append(Suite(name=name.replace(":", "-"), worlds=_in_turn(world, episodes)))
+        else:
+            from .babyai import BabyAi
+
+            found.append(
+                Suite(
+                    name=name.replace(":", "-"),
+                    worlds=[(BabyAi(argument), seed) for seed in range(episodes)],
+                )
+            )
+    return found
+
+
+def _in_turn(world: Environment, episodes: int) -> list[tuple[Environment, int]]:
+    """One simulator, whose episodes can't be played side by side."""
+    return [(world, seed) for seed in range(episodes)]

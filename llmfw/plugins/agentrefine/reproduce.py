@@ -1,0 +1,190 @@
+"""What AgentRefine claims, and the experiment that decides it; the README describes it.
+
+Four arms train a tiny model from scratch on the planner's trajectories in the same houses, and read as many
+tokens: an arm whose text is shorter has more steps. Then they play the same episodes in houses that nobody
+trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from llmfw import Arm, Claim
+
+from .dialogue import masked
+from .functional import ARMS
+from .rows import ScriptedWorld, options_of
+
+Seeds = Mapping[Literal["smoke", "small", "full"], tuple[int, ...]]
+SEEDS: Seeds = {"smoke": (1,), "small": (11, 12, 13), "full": (11, 12, 13, 14, 15)}
+ALL = ("no_refinement_loss", "no_refinement_data", "erroneous_loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is trained and played."""
+
+    trajectories: int
+    steps: int
+    """Optimizer steps of arm full; another has as many more as its dialogues are shorter."""
+    batch: int
+    """Dialogues of a step."""
+    episodes: int
+    max_turns: int
+    tokens: int
+    """Longest reply."""
+    layers: int = 3
+    width: int = 96
+
+
+SCALES: Mapping[str, Scale] = {
+    "smoke": Scale(trajectories=12, steps=2, batch=1, episodes=1, max_turns=1, tokens=8, layers=1, width=32),
+    "small": Scale(trajectories=500, steps=500, batch=2, episodes=12, max_turns=10, tokens=72),
+    "full": Scale(
+        trajectories=4000, steps=4000, batch=8, episodes=100, max_turns=15, tokens=72, layers=6, width=192
+    ),
+}
+WORLD: Mapping[str, Any] = {
+    "names": "fixed", "rooms": 2, "boxes": 2, "items": 1, "treats": 0.0, "shut": 0.25, "choice": 3,
+}  # fmt: skip
+"""Houses of the plugin's overlay, written out: claims don't change with it."""
+_COUNTED = 64
+"""Trajectories by which the arms' lengths are compared."""
+
+
+def more(
+    number: int, statement: str, metric: str, *, over: str, effect: float, paper: str, **how: Any
+) -> Claim:
+    """That the method has more of a metric than an arm (or less, by ``direction``)."""
+    return Claim(
+        id=f"agentrefine.{number}", statement=statement, paper=paper, metric=metric, effect=effect,
+        arms=(over, "full"), controls=tuple(arm for arm in ALL if arm != over), seeds=SEEDS, **how,
+    )  # fmt: skip
+
+
+_TABLE = (
+    "ablation, LLaMA-3-8B, success on AlfWorld / BabyAI / SciWorld / PDDL / Jericho: full 48.5 / 37.1 / "
+    "7.7 / 21.7 / 5.0, "
+)
+CLAIMS = (
+    more(
+        1,
+        "In houses that weren't trained on, with words of actions that weren't (held_out, P1 to P5), the "
+        "refined model succeeds more often than one that is trained on its errors.",
+        "episodes/unseen/success",
+        over="erroneous_loss",
+        # one episode in twenty
+        effect=0.05,
+        unit="share of episodes",
+        paper=_TABLE + "with erroneous loss 29.9 / 23.2 / 3.3 / 8.3 / 5.0",
+    ),
+    more(
+        2,
+        "Right after a forced mistake the refined model repeats it less often than one that has never seen "
+        "an error.",
+        "episodes/forced/first_repeat",
+        over="no_refinement_data",
+        effect=0.05,
+        unit="share of episodes",
+        direction="lower",
+        paper="described in words; no figure was readable here",
+    ),
+    more(
+        3,
+        "The refined model's thoughts differ more from each other, in unseen episodes, than those of a model "
+        "that has never seen an error.",
+        "episodes/unseen/diversity",
+        over="no_refinement_data",
+        # one thought in twenty
+        effect=0.05,
+        unit="different thoughts / thoughts",
+        paper="diversity of thoughts is shown in a figure; its measure isn't known here",
+    ),
+    more(
+        4,
+        "In the episodes of agentrefine.1 the refined model succeeds more often than one that has never seen "
+        "an error.",
+        "episodes/unseen/success",
+        over="no_refinement_data",
+        effect=0.05,
+        unit="share of episodes",
+        paper=_TABLE + "without refinement data 49.3 / 30.4 / 5.5 / 11.7 / 0",
+    ),
+    more(
+        5,
+        "The action after a forced mistake is right more often than that of a model that has never seen an "
+        "error.",
+        "episodes/forced/first_right",
+        over="no_refinement_data",
+        effect=0.05,
+        unit="share of episodes",
+        paper="none",
+    ),
+    more(
+        6,
+        "In houses that weren't trained on, with the trained words, fewer of the refined model's replies "
+        "are no right action than of one that is trained on its errors.",
+        "episodes/held_in/wrong",
+        over="erroneous_loss",
+        effect=0.05,
+        unit="share of replies",
+        direction="lower",
+        paper="none",
+    ),
+    Claim(
+        id="agentrefine.7",
+        statement="On AgentBoard's tasks the refined LLaMA-3-8B and Mistral-7B generalise better to held-out "
+        "environments than models tuned on AgentGym or Agent-FLAN.",
+        paper="AgentRefine-8B, success: 44.8 AlfWorld, 37.5 BabyAI, 14.4 SciWorld, 16.6 PDDL, 10.0 Jericho",
+        metric="success",
+        not_tested="models, trajectories and most of the environments are out of reach of two cores",
+    ),
+)
+
+
+def arms(claim: Claim, seed: int, size: str) -> Mapping[str, Arm]:
+    """The four arms; all claims look at the same runs."""
+    scale = SCALES[size]
+    return {
+        name: Arm(
+            about=f"arm {name}",
+            plugins=("agentrefine",),
+            settings={
+                **settings(scale, seed),
+                "agentrefine.arm": name,
+                "trainer.max_steps": round(scale.steps * length("full") / length(name)),
+            },
+            own_data=True,
+        )
+        for name in ARMS
+    }
+
+
+def settings(scale: Scale, seed: int) -> dict[str, Any]:
+    """What all arms have in common; a seed has houses of its own."""
+    return {
+        "model.config.hidden_size": scale.width,
+        "model.config.intermediate_size": 8 * scale.width // 3,
+        "model.config.num_hidden_layers": scale.layers,
+        **{f"data.options.{key}": value for key, value in WORLD.items()},
+        "data.options.train": scale.trajectories,
+        "data.options.seed": seed,
+        "trainer.epochs": None,
+        "trainer.micro_batch": scale.batch,
+        "checkpoint.every": 0,
+        "generation.max_new_tokens": scale.tokens,
+        "agentrefine.episodes": scale.episodes,
+        "agentrefine.max_turns": scale.max_turns,
+    }
+
+
+@cache
+def length(arm: str) -> float:
+    """Characters per dialogue that an arm reads, the turns' marks among them."""
+    options = options_of({**WORLD, "train": _COUNTED})
+    rows = [masked(row, arm) for row in ScriptedWorld(options).rows("train")]
+    told = [message for row in rows if row is not None for message in row["messages"]]
+    return sum(len(message["content"]) + len(message["role"]) + 4 for message in told) / _COUNTED

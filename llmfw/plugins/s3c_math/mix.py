@@ -76,7 +76,7 @@ def corrected_row(draft: Draft, segments: Sequence[Segment], spans: Sequence[Seq
     """The record of a corrected solution. ``spans``: what is trained of it; None: all."""
     wrong = list(draft.wrong.values())
     row: Row = {
-        "id": f"{draft.row['id']}+{draft.variant}",
+        "id": f"{draft.row['id']}#{draft.variant}",
         "prompt": draft.row["prompt"],
         "completion": text_of(segments),
         "problem": draft.row["id"],

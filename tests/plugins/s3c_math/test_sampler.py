@@ -15,7 +15,7 @@ from llmfw.core.data import answer_of, chain_of, first_wrong_step
 from llmfw.core.generation import ScriptedPolicy
 from llmfw.core.rounds import Ledger
 from llmfw.core.verifiers import build
-from llmfw.plugins.s3c_math.mix import drafts, wanted
+from llmfw.plugins.s3c_math.mix import corrected_row, drafts, wanted
 from llmfw.plugins.s3c_math.plugin import S3cMath
 from llmfw.plugins.s3c_math.pool import Wrong, called_wrong, dealt, steps_of
 from llmfw.plugins.s3c_math.reference import called_wrong as chance_called_wrong
@@ -305,3 +305,14 @@ def test_what_the_sampler_cant_use_is_refused_in_one_line_with_the_remedy(tmp_pa
         ):
             make(0, [*ROWS, bad], None, None, None)
     assert steps_of({**ROWS[0], "solution": "a\nb\n"}) == ["a", "b"]
+
+
+def test_a_corrected_solution_has_an_id_that_no_chain_has() -> None:
+    """Chains are named by what they are, ``3-3+8`` and ``3-3+8+1``: their second variant was once ``...+1``."""
+    rows = [
+        {"id": "3-3+8", "prompt": "3 -3 +8", "answer": "8", "solution": ["3-3=0", "0+8=8"]},
+        {"id": "3-3+8+1", "prompt": "3 -3 +8 +1", "answer": "9", "solution": ["3-3=0", "0+8=8", "8+1=9"]},
+    ]
+    pool = {("3-3+8", at): [Wrong("3-3=1"), Wrong("3-3=2")] for at in (0, 1)}
+    made = [corrected_row(draft, [], None)["id"] for draft in drafts(rows, pool, 1, 7)]
+    assert len(made) == 4 and not {*made} & {row["id"] for row in rows}

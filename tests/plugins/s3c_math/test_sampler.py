@@ -308,11 +308,11 @@ def test_what_the_sampler_cant_use_is_refused_in_one_line_with_the_remedy(tmp_pa
 
 
 def test_a_corrected_solution_has_an_id_that_no_chain_has() -> None:
-    """Chains are named by what they are, ``3-3+8`` and ``3-3+8+1``: their second variant was once ``...+1``."""
+    """Chains are named by what they are, 3-3+8 and 3-3+8+1: a second variant was once ``...+1``."""
     rows = [
         {"id": "3-3+8", "prompt": "3 -3 +8", "answer": "8", "solution": ["3-3=0", "0+8=8"]},
         {"id": "3-3+8+1", "prompt": "3 -3 +8 +1", "answer": "9", "solution": ["3-3=0", "0+8=8", "8+1=9"]},
     ]
-    pool = {("3-3+8", at): [Wrong("3-3=1"), Wrong("3-3=2")] for at in (0, 1)}
+    pool = {("3-3+8", at): [Wrong(text="3-3=1"), Wrong(text="3-3=2")] for at in (0, 1)}
     made = [corrected_row(draft, [], None)["id"] for draft in drafts(rows, pool, 1, 7)]
     assert len(made) == 4 and not {*made} & {row["id"] for row in rows}

@@ -123,15 +123,20 @@ def self_training(
             return None
         right = right_rows(collected, index, unique=config.unique)
         made = right if collected.rows is None else list(collected.rows)
-        if not made and not config.keep_gold:
-            raise DataError(
-                "NOTHING-RIGHT",
+        if not made:
+            told_so = (
                 f"round {index}: of {len(collected.attempts)} answers to {len(rows)} problems none can be "
-                f"trained ({told(collected.attempts)})",
-                mend=f"give easier problems, more {name}.samples, a better model, or look whether "
-                f"{name}.verifier reads its answers",
-                key=f"{name}.samples",
+                f"trained ({told(collected.attempts)})"
             )
+            if not config.keep_gold:
+                raise DataError(
+                    "NOTHING-RIGHT",
+                    told_so,
+                    mend=f"give easier problems, more {name}.samples, a better model, or look whether "
+                    f"{name}.verifier reads its answers",
+                    key=f"{name}.samples",
+                )
+            say(f"warning[NOTHING-RIGHT] {told_so}; only the problems' own solutions are")
         if config.keep_gold:
             made += [{**row, "id": f"{row['id']}.{index}"} for row in gold_rows(rows)]
         notes = {**counts(collected.attempts), **collected.notes}

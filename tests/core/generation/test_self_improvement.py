@@ -106,7 +106,7 @@ def test_rows_without_an_answer_are_refused_by_name(tmp_path: Path):
 
 
 def test_the_example_of_the_page_samples_half_of_its_answers_hot(tmp_path: Path):
-    """Two cool answers a problem, then two hot ones: 4 of each purpose, 6 of the 8 right, each with its id."""
+    """Two cool answers a problem, then two hot ones: 4 of each purpose, 6 of 8 right, each with its id."""
     (code,) = (ROOT / "docs" / "self-training.md").read_text().split("```python\n")[1:]
     names: dict[str, Any] = {}
     exec(code.split("```")[0], names)

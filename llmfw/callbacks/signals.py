@@ -32,9 +32,11 @@ class SignalWatch:
     the loop stops at the step's end. In any thread but the main one nothing is installed, as Python can't.
     """
 
-    def __init__(self, *, usr1_stops: bool = False) -> None:
+    def __init__(self, *, usr1_stops: bool = False, mend: str = _GO_ON) -> None:
         self.usr1_stops = usr1_stops
         """Whether SIGUSR1 means that the time is nearly up, as SLURM can be told to say: it stops then."""
+        self.mend = mend
+        """What Interrupted tells the user to do next."""
         self.stop: int | None = None
         """The first stop signal, if one came."""
         self.saves_asked = 0
@@ -83,10 +85,10 @@ class SignalWatch:
         name = signal.Signals(number).name
         if self.stop is not None:
             self.restore()  # a third one kills
-            raise Interrupted(number, f"a second signal ({name}); stopped without saving", mend=_GO_ON)
+            raise Interrupted(number, f"a second signal ({name}); stopped without saving", mend=self.mend)
         self.stop = number
         if not self.training:
-            raise Interrupted(number, f"stopped by {name}", mend=_GO_ON)
+            raise Interrupted(number, f"stopped by {name}", mend=self.mend)
         if self._between_steps:
             self._between_steps = False
             raise StopWork
@@ -148,7 +150,9 @@ class Signals(Callback):
             where = f"saved as {saved}" if saved else "nothing is saved, as the run has no checkpoints"
             name = signal.Signals(self._stopped).name
             raise Interrupted(
-                self._stopped, f"stopped by {name} after step {trainer.global_step}, {where}", mend=_GO_ON
+                self._stopped,
+                f"stopped by {name} after step {trainer.global_step}, {where}",
+                mend=self.watch.mend,
             )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -11,7 +11,7 @@ from llmfw.callbacks import SignalWatch
 from llmfw.core.assemble import Assembled
 from llmfw.core.checkpoint import Places
 from llmfw.core.determinism import pinned
-from llmfw.core.errors import Interrupted, UsageError
+from llmfw.core.errors import UsageError
 from llmfw.core.guard import blaming
 from llmfw.core.module import TrainModule
 from llmfw.core.plan import Plan
@@ -37,12 +37,11 @@ def unkept(assembled: Assembled) -> Iterator[Job]:
     check_launch(root.trainer)
     check_strategy(assembled.plan, root)
     with (
-        SignalWatch() as watch,
+        SignalWatch(mend="run it again when you like: nothing is kept") as watch,
         pinned(root.trainer),
         tempfile.TemporaryDirectory(prefix="llmfw-unkept-") as place,
         Journal(Path(place) / "journal.jsonl") as journal,
         blaming(),
-        _told_so(),
     ):
         session = Session(dir=Path(place), journal=journal)
         assembled.run.dir = session.dir
@@ -78,13 +77,3 @@ def calibrate(job: Job, module: TrainModule) -> None:
     loss = job.assembled.plan.one("llmfw_loss")
     if loss.calibrate is not None:
         loss.calibrate(module.policy, first_batches(job, steps=max(1, total_steps(job))))
-
-
-@contextmanager
-def _told_so() -> Iterator[None]:
-    try:
-        yield
-    except Interrupted as error:
-        raise Interrupted(
-            error.exit_code - 128, "stopped; nothing is kept", mend="run it again when you like"
-        ) from error

@@ -126,7 +126,8 @@ def test_a_stop_signal_outside_training_raises_where_the_program_stands() -> Non
         time.sleep(5)
         raise AssertionError("the signal must have come")
 
-    with pytest.raises(Interrupted) as caught, SignalWatch():
+    words = "stopped by SIGTERM; begin anew"
+    with pytest.raises(Interrupted, match=words) as caught, SignalWatch(mend="begin anew"):
         kicked()
     assert caught.value.exit_code == 143
 

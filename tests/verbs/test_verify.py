@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +139,42 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
 def test_a_mistyped_key_is_told_before_anything_runs(runner: Runner) -> None:
     runner("verify", "resume", "trainer.max_stepz=3").assert_failed("max_steps", code=2)
     assert not (runner.folder / "verify").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_a_terminated_verification_leaves_no_training_behind(tmp_path: Path) -> None:
+    """The run stands in a session of its own, so that it can be killed as a whole: it once went on alone."""
+    log = tmp_path / "verify" / "whole.log"
+    command = [sys.executable, "-m", "llmfw", "verify", "resume", f"data={write_data(tmp_path)['answers']}"]
+    process = subprocess.Popen(
+        [*command, *WORDS, "trainer.max_steps=100000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (log.exists() and "layout" in log.read_text()) and time.monotonic() < until:
+            time.sleep(0.1)
+        (run,) = training_in(tmp_path)
+        process.terminate()
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert told.splitlines()[-1] == (
+        "error[INTERRUPTED] stopped by SIGTERM; remove verify and verify again when you like"
+    )
+    assert training_in(tmp_path) == [], f"{run} goes on"
+
+
+def training_in(folder: Path) -> list[int]:
+    """Processes that run ``llmfw fit`` in this folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            if b"fit" in words and b"run.dir=verify/whole" in words and (place / "cwd").resolve() == folder:
+                found.append(int(place.name))
+    return found
 
 
 @pytest.mark.slow

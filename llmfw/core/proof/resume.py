@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmfw.callbacks import SignalWatch
 from llmfw.core.errors import CheckpointError, RunFailed, UsageError
 from llmfw.core.exactness import PROMISES
 from llmfw.core.failpoints import VARIABLE
@@ -82,8 +83,16 @@ def verify_resume(
     Raises:
         UsageError: VERIFY-FOLDER, the folder isn't empty; VERIFY-SETTING, a setting that verifying decides.
         RunFailed: VERIFY-RUN, the command fails without any kill, or after one.
+        Interrupted: a signal came; the run that was under way is killed.
     """
     _check(arguments, folder)
+    with SignalWatch(mend=f"remove {folder} and verify again when you like"):
+        return _verify(arguments, folder, kills=kills, seed=seed, tell=tell)
+
+
+def _verify(
+    arguments: Sequence[str], folder: Path, *, kills: int, seed: int, tell: Callable[[str], None]
+) -> Verdict:
     began, launched = time.monotonic(), time.time()
     folder.mkdir(parents=True, exist_ok=True)
     tell(f"the untouched run (its log: {folder / 'whole.log'})")

@@ -11,6 +11,7 @@ Sandbox = plugin_module("mplsandbox", "executor").Sandbox
 backends = plugin_module("mplsandbox", "isolation.backends")
 PHRASE = plugin_module("mplsandbox", "isolation.backends").PHRASE
 SandboxUnavailable = plugin_module("mplsandbox", "isolation.backends").SandboxUnavailable
+BindError = plugin_module("mplsandbox", "isolation.backends").BindError
 backend = plugin_module("mplsandbox", "isolation.backends").backend
 Case = plugin_module("mplsandbox", "records").Case
 Limits = plugin_module("mplsandbox", "records").Limits
@@ -103,3 +104,27 @@ def test_gvisor_runs_programs_and_calls_but_no_test_programs() -> None:
     assert flood.verdict == "OLE" and len(flood.cases[0].stdout) == 65536
     with pytest.raises(RequestError, match="level strict"):
         sandbox.run("def f(x): return x", lang="python", mode="tests", entry_point="f", tests="assert f(1)")
+
+
+def test_a_folder_that_is_bound_can_be_read_at_its_place() -> None:
+    """Debian's own list of packages is nothing that a program finds, unless it's bound."""
+    code = "import os; print(os.path.isdir('/var/lib/dpkg'))"
+    for name in backends.LADDER["strict"]:
+        for binds, found in ([], "False\n"), (["/var/lib/dpkg"], "True\n"):
+            held = Sandbox(name=name, binds=binds).run(code, lang="python", cases=[Case()])
+            assert held.cases[0].stdout == found, (name, binds)
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("/tmp/mine", "it has a /tmp of its own"),
+        ("/", "it has a /tmp of its own"),
+        ("/nowhere", "/nowhere doesn't exist"),
+    ],
+)
+def test_a_folder_that_programs_could_not_read_is_refused(place: str, why: str) -> None:
+    """One below /tmp was once hidden without a word, behind the sandbox's own."""
+    with pytest.raises(BindError, match=why) as caught:
+        backend("strict", binds=[place])
+    assert caught.value.exit_code == 2

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from llmfw import LlmfwError
 
+from ..isolation.filesystem import unreadable
 from ..languages import which
 from .table import analysers
 
 VARIABLE = "LLMFW_SANDBOX_TOOLS"
 _ROOT = Path("/var/lib/llmfw-sandbox-tools")
 _SAID = 300
-_HIDDEN = ("/tmp", "/work", "/dev", "/proc")  # noqa: S108 - named, not used
-"""Folders that sandboxes have of their own."""
 
 
 class ToolsError(LlmfwError):
@@ -53,22 +52,12 @@ def tool_binds(folder: Path | None = None) -> tuple[str, ...]:
 
 
 def check_readable(folder: Path) -> None:
-    """Raises ToolsError where a sandbox can't reach a folder; only root's sandboxes run as another user."""
-    if hidden := next((one for one in _HIDDEN if folder.is_relative_to(one)), ""):
+    """Raises ToolsError where a sandbox couldn't read a folder."""
+    if why := unreadable(folder):
         raise ToolsError(
-            "TOOLS-UNREADABLE", f"{folder} can't be read from a sandbox: it has a {hidden} of its own",
-            mend=f"set {VARIABLE} to a folder elsewhere, such as {_ROOT}", key=VARIABLE,
+            "TOOLS-UNREADABLE", why,
+            mend=f"set {VARIABLE} to a folder that everybody can read, such as {_ROOT}", key=VARIABLE,
         )  # fmt: skip
-    if os.geteuid() != 0:
-        return
-    for place in (folder, *folder.parents):
-        mode = place.stat().st_mode
-        if not mode & stat.S_IXOTH or (place == folder and not mode & stat.S_IROTH):
-            raise ToolsError(
-                "TOOLS-UNREADABLE",
-                f"{folder} can't be read from a sandbox: {place} is closed to other users",
-                mend=f"set {VARIABLE} to a folder that everybody can read, such as {_ROOT}", key=VARIABLE,
-            )  # fmt: skip
 
 
 def wanted() -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -6,13 +6,14 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 
 from llmfw import LlmfwError
 
 from ..languages import which
 from ..records import Isolation, Level, Limits
 from . import bubblewrap, gvisor, unconfined, unshare
-from .filesystem import WORK
+from .filesystem import WORK, unreadable
 from .job import Command, Job, Outcome
 from .seccomp import filter_program
 from .spares import Spares
@@ -32,6 +33,12 @@ class SandboxUnavailable(LlmfwError):
     """This machine can't hold programs as the level asks (exit code 8)."""
 
     exit_code = 8
+
+
+class BindError(LlmfwError):
+    """A folder that programs are to read can't be read from a sandbox (exit code 2)."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +71,25 @@ def backend(level: Level, *, binds: Sequence[str] = (), phrase: str = "", name: 
 
     Raises:
         SandboxUnavailable: SANDBOX, naming the missing feature; SANDBOX-UNSAFE, nobody typed the phrase.
+        BindError: SANDBOX-BIND, programs couldn't read one of the folders.
     """
     if level == "unsafe" and phrase != PHRASE:
         raise SandboxUnavailable(
             "SANDBOX-UNSAFE", "programs would run as you, with all that you may do",
             mend=f"use level strict, or give the phrase {PHRASE!r}", key="sandbox.level",
         )  # fmt: skip
+    for place in binds if level != "unsafe" else ():
+        if why := unreadable(Path(place)):
+            raise BindError(
+                "SANDBOX-BIND",
+                why,
+                mend="name a folder elsewhere, one that everybody can read",
+                key="mplsandbox.binds",
+            )
+    binds = tuple(str(Path(place).absolute()) for place in binds)
     tried = []
     for one in LADDER[level] if name is None else (name,):
-        found = _probe(one, level, tuple(binds))
+        found = _probe(one, level, binds)
         if isinstance(found, Backend):
             return found
         tried.append(found)

@@ -22,14 +22,19 @@ def start(
     disable_userns: bool,
     binds: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """A bubblewrap around the supervisor, as a user that owns nothing where we are root."""
+    """A bubblewrap around the supervisor, as a user that owns nothing where we are root.
+
+    Until bubblewrap has set its process 1 going, that one waits for it and would wait forever if it were
+    killed; so it isn't, before it asks for that itself (``--die-with-parent``). Where we are gone by then,
+    the supervisor finds the end of ``control`` in place of a job.
+    """
     with texts_open(supervisor(python), PASSWD, filter_program() or b"") as (code, passwd, seccomp):
         words = command(
             [python, "-I", "-S", "-B", "/supervisor.pyc", str(control), str(report)],
             bwrap=bwrap, disk=disk, supervisor=code, passwd=passwd, seccomp=seccomp,
             disable_userns=disable_userns, binds=binds,
         )  # fmt: skip
-        return begin(words, (code, passwd, seccomp, *pass_fds))
+        return begin(words, (code, passwd, seccomp, *pass_fds), killed=False)
 
 
 def command(

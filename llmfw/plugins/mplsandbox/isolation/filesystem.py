@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "LC_ALL": "C.UTF-8",
     "USER": "sandbox",
 }
+_OWN = ("/tmp", WORK, "/dev", "/proc")  # noqa: S108 - of the sandbox
+"""Folders that every sandbox has of its own."""
 _ROOTS = tuple(Path("/") / name for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"))
 
 
@@ -41,3 +44,23 @@ def readable(binds: Sequence[str] = ()) -> list[str]:
     folders = [str(place) for place in _ROOTS if place.is_dir() and not place.is_symlink()]
     etc = [str(place) for name in _ETC if (place := Path("/etc") / name).exists()]
     return ["/usr", *folders, *etc, *(str(place) for place in _VAR if place.exists()), *binds]
+
+
+def unreadable(place: Path) -> str:
+    """Why programs couldn't read a folder of the machine that is bound; empty: they can.
+
+    Only root's sandboxes run as another user, whom a folder may be closed to.
+    """
+    place = place.absolute()
+    own = next((one for one in _OWN if place.is_relative_to(one) or Path(one).is_relative_to(place)), "")
+    if own:
+        return f"{place} can't be read from a sandbox: it has a {own} of its own"
+    if not place.exists():
+        return f"{place} doesn't exist"
+    if os.geteuid() != 0:
+        return ""
+    for one in (place, *place.parents):
+        mode = one.stat().st_mode
+        if not mode & stat.S_IXOTH or (one == place and not mode & stat.S_IROTH):
+            return f"{place} can't be read from a sandbox: {one} is closed to other users"
+    return ""

@@ -32,13 +32,16 @@ def texts_open(*texts: bytes) -> Iterator[tuple[int, ...]]:
 
 def begin(
     words: Sequence[str], pass_fds: Sequence[int], *, stdin: int | None = None, stdout: int | None = None,
-    env: dict[str, str] | None = None,
+    env: dict[str, str] | None = None, killed: bool = True,
 ) -> subprocess.Popen[bytes]:  # fmt: skip
-    """Start a program in a session of its own that dies with this process; where this process is root, as
-    another user each time.
+    """Start a program in a session of its own; where this process is root, as another user each time.
+
+    Args:
+        killed: it dies with this process; else it sees to that itself.
     """
+    options = [*(["--pdeathsig=KILL"] if killed else []), *_another()]
     return subprocess.Popen(
-        ["setpriv", "--pdeathsig=KILL", *_another(), *words],
+        [*(["setpriv", *options] if options else []), *words],
         pass_fds=pass_fds,
         stdin=subprocess.DEVNULL if stdin is None else stdin,
         stdout=subprocess.DEVNULL if stdout is None else stdout,

@@ -16,6 +16,7 @@ PARSERS = plugin_module("mplsandbox", "analysis.parse").PARSERS
 Analyser = plugin_module("mplsandbox", "analysis.table").Analyser
 analysers = plugin_module("mplsandbox", "analysis.table").analysers
 Sandbox = plugin_module("mplsandbox", "executor").Sandbox
+filesystem = plugin_module("mplsandbox", "isolation.filesystem")
 languages = plugin_module("mplsandbox", "languages").languages
 Case = plugin_module("mplsandbox", "records").Case
 Request = plugin_module("mplsandbox", "records").Request
@@ -81,7 +82,7 @@ def test_a_folder_that_a_sandbox_cannot_reach_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only where we are root do sandboxes run as somebody else."""
-    monkeypatch.setattr(folder, "_HIDDEN", ())
+    monkeypatch.setattr(filesystem, "_OWN", ())
     if folder.os.geteuid() != 0:
         pytest.skip("sandboxes run as us")
     closed = tmp_path / "closed"

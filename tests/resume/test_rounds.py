@@ -73,3 +73,14 @@ def test_a_kill_in_every_phase_of_the_rounds_changes_and_repeats_nothing(warm: W
         told = [json.loads(line) for line in lines]
         generated = [(one["call"], one["at"]) for one in told if "at" in one]
         assert len(generated) == len(set(generated)) == 96
+
+
+def test_a_kill_while_programs_are_judged_changes_nothing(warm: Warm, tmp_path: Path) -> None:
+    """What the tiny model writes is no program, so only solutions are trained; each answer is run once."""
+    words = [*ARGS, "--plugin", "mplsandbox", "rft.verifier=program", "rft.rounds=1"]
+    whole = run(warm, tmp_path / "whole", words, []).folder
+    ran = run(warm, tmp_path / "killed", words, ["sandbox.mid_call:7:kill", "sandbox.mid_call:20:kill"])
+    assert ran.kills == 2
+    for finding in compare(whole, ran.folder, "A"):
+        assert finding.equal, f"{finding.what}: {finding.said}"
+    assert records(ran.folder) == records(whole) and counts(ran.folder) == counts(whole)

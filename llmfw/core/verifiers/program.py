@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmfw.core.errors import DataError, LlmfwError, SandboxError
-from llmfw.core.records import CodeExecutor, Row, Verdict
+from llmfw.core.failpoints import failpoint
+from llmfw.core.records import CodeExecutor, Execution, Row, Verdict
 from llmfw.core.verifiers.by_answer import gold_of
 from llmfw.core.verifiers.value import same_value
 
@@ -85,18 +86,24 @@ class Program:
     def _tested(self, row: Row, code: str, language: str) -> Verdict:
         tests = tests_of(row)
         if not tests:
-            told = self.executor.run(code, language=language)
+            told = self._run(code, language)
             printed = told.stdout.strip().splitlines()
             answer = printed[-1].strip() if printed else None
             right = told.status == "ok" and answer is not None and same_value(gold_of(row), answer)
             return Verdict(status="right" if right else "wrong", score=float(right), answer=answer)
         passed = 0
         for stdin, expected in tests:
-            told = self.executor.run(code, language=language, stdin=stdin)
+            told = self._run(code, language, stdin)
             if told.status == "compile_error":
                 break
             passed += told.status == "ok" and told.stdout.split() == expected.split()
         return Verdict(status="right" if passed == len(tests) else "wrong", score=passed / len(tests))
+
+    def _run(self, code: str, language: str, stdin: str = "") -> Execution:
+        """What the executor says; nobody has written it down yet when a test kills here."""
+        told = self.executor.run(code, language=language, stdin=stdin)
+        failpoint("sandbox.mid_call")
+        return told
 
     def canaries(self, row: Row) -> list[tuple[str, bool]]:
         """Of a Python row: a program that prints what is expected, and one that prints other words."""

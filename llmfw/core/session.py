@@ -171,9 +171,10 @@ def _open(
             say("nothing to resume: no unfinished run with these settings; starting afresh")
         owned = open_run(folder=wanted, **about)
     else:
-        if round_dir is None and (line := how_it_ended(found)):
-            say(line)
+        ended = how_it_ended(found) if round_dir is None else None
         owned = open_run(folder=found.dir, resume=True, **about)
+        if ended:  # a run that still goes has refused us by now
+            say(ended)
     if plan.verb == "fit":
         _settle_class(assembled, owned, found, tell=round_dir is None)
     return owned, found is not None

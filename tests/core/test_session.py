@@ -100,6 +100,17 @@ def test_a_second_run_in_one_folder_is_told_whose_it_is_and_since_when(
         assert part in failed.error
 
 
+def test_of_a_run_that_still_goes_nobody_says_that_it_was_killed(runner: Runner, rows_file: Any) -> None:
+    """The one that would take it up once said so, and then that the process owns the folder."""
+    folder = begun(runner, rows_file)
+    before = read_record(folder)
+    words = ("fit", f"data={runner.folder}/completion.jsonl", "run.dir=run", "--resume", "checkpoint.every=1")
+    words += ("trainer.micro_batch=1", "trainer.accumulate=2")
+    with open_run(name="run", folder=folder, resume=True, fingerprint=before.fingerprint):
+        refused = runner(*words).assert_failed(code="RUN-BUSY")
+    assert "was killed" not in refused.messages
+
+
 def test_a_switch_that_would_let_pickles_in_is_said_to_have_no_effect(
     runner: Runner, rows_file: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

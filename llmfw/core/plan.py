@@ -17,6 +17,7 @@ from llmfw.core.guard import Guarded
 from llmfw.core.guard.answers import fault, guarded
 from llmfw.core.manager import DEFAULTS, Answer, PluginManager
 from llmfw.core.run import Run
+from llmfw.core.schema import Root
 from llmfw.core.tracking.record import SPLIT
 
 RECORD_OF: dict[str, type | None] = {
@@ -173,6 +174,8 @@ def make_plan(
     _check_settings(made, run, model_config)
     made = _with_layouts(made, run, model_config)
     _check_refusals(made, manager, run)
+    if run.config.generation.backend == "vllm":
+        _check_vllm(made, manager, run.config, model_config)
     kind = None
     if made.one("llmfw_loss") is not None and made.one("llmfw_sampler") is None:
         kind = data_kind(made.one("llmfw_datamodule"))
@@ -343,6 +346,36 @@ def _check_settings(plan: Plan, run: Run, model_config: Any) -> None:
             model_config=model_config,
         ),
     )
+
+
+def _check_vllm(plan: Plan, manager: PluginManager, root: Root, config: Any) -> None:
+    """Refuse what vLLM wouldn't know of: it has the weights and the config alone.
+
+    Raises:
+        ConflictError: BACKEND.
+        ResourceError: it isn't installed.
+    """
+    hooks = {"llmfw_kv_cache": "cache", "llmfw_decoder": "decoder", "llmfw_surgeries": "surgery"}
+    found = [
+        f"the {what} of {manager.title(answer.plugin)}"
+        for hook, what in hooks.items()
+        for answer in plan.answers.get(hook, ())
+        if answer.plugin != DEFAULTS and answer.value is not None
+    ]
+    if getattr(config, "is_encoder_decoder", False):
+        found.append("an encoder-decoder")
+    if root.model.quantization != "none":
+        found.append(f"weights in {root.model.quantization}")
+    if found:
+        raise ConflictError(
+            "BACKEND",
+            f"vLLM can't sample with {found[0]}",
+            mend="set generation.backend=transformers",
+            key="generation.backend",
+        )
+    from llmfw.core.generation.vllm import require_vllm
+
+    require_vllm()
 
 
 def _check_encoder_decoder(plan: Plan, manager: PluginManager, config: Any, kind: str | None) -> None:

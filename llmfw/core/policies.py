@@ -31,7 +31,18 @@ def policy_over(assembled: Assembled, built: Any) -> GeneratingPolicy:
         cache=assembled.plan.one("llmfw_kv_cache"),
         decoder=assembled.plan.one("llmfw_decoder"),
         batch_size=generation.batch_size,
+        backend=_backend(assembled, built),
     )
+
+
+def _backend(assembled: Assembled, built: Any) -> Any:
+    """What samples in place of our own loop, if ``generation.backend`` says so; it starts when it's asked."""
+    generation = assembled.run.config.generation
+    if generation.backend == "transformers":
+        return None
+    from llmfw.core.generation.vllm import VllmBackend
+
+    return VllmBackend(built.module, generation.batch_size)
 
 
 def open_policy_of(assembled: Assembled, weights: Path | None) -> GeneratingPolicy:

@@ -327,6 +327,12 @@ class GenerationConfig(Settings):
     batch_size: int = _key("prompts decoded side by side", 8)
     stop: list[str] = _key("strings that end an answer, beside the end of turn", [])
     budget: int | None = _key("tokens that the rounds of a run may generate together; null: no limit", None)
+    backend: str = _key(
+        "what samples: transformers is our own loop over its models, vllm a process of vLLM's that reads a "
+        "copy of the weights",
+        "transformers",
+        choices=("transformers", "vllm"),
+    )
 
 
 @dataclass

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from llmfw.core.defaults import Defaults
-from llmfw.core.errors import ConflictError, PluginError, UsageError
+from llmfw.core.errors import ConflictError, PluginError, ResourceError, UsageError
 from llmfw.core.hookspecs import hookimpl
 from llmfw.core.manager import PluginManager
 from llmfw.core.plan import Plan, global_batch, make_plan
@@ -223,3 +224,38 @@ def test_an_encoder_decoder_takes_no_plugins_cache_no_decoder_and_no_documents()
     t5.output_router_logits = True
     with pytest.raises(UsageError, match="ROUTER-LOSS"):
         _plan(kind="completion", model_config=t5)
+
+
+def test_vllm_takes_no_plugins_cache_or_surgery_no_encoder_decoder_and_no_quantised_weights():
+    from transformers import AutoConfig
+
+    class Cutter(Plugin):
+        @hookimpl
+        def llmfw_kv_cache(self, run, model_config):
+            return CacheFactory(name="sink", build=_call)
+
+        @hookimpl
+        def llmfw_surgeries(self, run, model_config):
+            return [Surgery(name="cut", phase="after_load", apply=_call)]
+
+    def asking() -> Root:
+        root = Root()
+        root.generation.backend = "vllm"
+        return root
+
+    with pytest.raises(ConflictError, match=r"BACKEND.*vLLM can't sample with the cache of plugin 'cutter'"):
+        _plan(("cutter", Cutter(None)), root=asking())
+    with pytest.raises(ConflictError, match="can't sample with an encoder-decoder"):
+        _plan(root=asking(), model_config=AutoConfig.for_model("t5", decoder_start_token_id=0))
+    quantised = asking()
+    quantised.model.quantization = "nf4"
+    with pytest.raises(ConflictError, match="can't sample with weights in nf4"):
+        _plan(root=quantised)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_vllm_is_refused_by_name_where_it_isnt_installed():
+    root = Root()
+    root.generation.backend = "vllm"
+    with pytest.raises(ResourceError, match=r"PACKAGE.*generation.backend: vLLM isn't installed"):
+        _plan(root=root)

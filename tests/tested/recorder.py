@@ -23,6 +23,7 @@ AREAS = {
     "encoder_decoder": "Encoder-decoder models",
     "adapters": "Adapters, quantisation, optimizers, precisions",
     "auxiliary": "Auxiliary models",
+    "backends": "What samples",
     "export": "Export",
     "data": "Data",
     "evaluation": "Evaluation",

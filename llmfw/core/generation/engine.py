@@ -32,7 +32,7 @@ from llmfw.core.generation.caches import (
 )
 from llmfw.core.generation.encoder import refuse_plugins
 from llmfw.core.generation.prompts import Prompt, encode_prompt, encode_sides
-from llmfw.core.generation.rows import Batch, Done, Request, Rows, Watch, missing
+from llmfw.core.generation.rows import Backend, Batch, Done, Request, Rows, Watch, missing
 from llmfw.core.generation.sampling import Sampling, request_seed
 from llmfw.core.generation.stopping import finish
 from llmfw.core.models.encoder_decoder import Sides, sides_of
@@ -56,6 +56,7 @@ def generate(
     watch: Watch | None = None,
     known: Mapping[int, Completion] | None = None,
     done: Done | None = None,
+    backend: Backend | None = None,
 ) -> list[Completion]:
     """Answers to ``prompts`` in their order; the ``sampling.samples`` answers of a prompt stand side by side.
 
@@ -75,6 +76,7 @@ def generate(
         known: answers that are there already, by index in the returned list: they are only put in place, and
             the others are those that would have come beside them.
         done: called with (index, answer) as soon as an answer is complete; not for known ones.
+        backend: what answers in place of the loop here; it knows no cache, decoder or encoder-decoder.
 
     Errors:
         UsageError: a prompt that is empty or longer than the model's context; log-probs from a decoder; a
@@ -107,6 +109,9 @@ def generate(
         if done is not None:
             done(index, answer)
 
+    if backend is not None:
+        backend.run(requests, tokenizer, sampling, take, watch)
+        return [answers[index] for index in range(total)]
     factory = cache or FULL_CACHE
     with evaluating(module), torch.inference_mode(), attention_of(module, factory):
         if decoder is not None:

@@ -16,7 +16,7 @@ from llmfw.core.errors import PluginError
 from llmfw.core.generation.caches import base_model
 from llmfw.core.generation.engine import generate
 from llmfw.core.generation.prompts import Prompt, encode_prompt
-from llmfw.core.generation.rows import Done, Watch, missing
+from llmfw.core.generation.rows import Backend, Done, Watch, missing
 from llmfw.core.generation.sampling import Sampling
 from llmfw.core.models.encoder_decoder import Sides, sides_of
 from llmfw.core.models.policy import embed_texts
@@ -51,9 +51,11 @@ class GeneratingPolicy:
         cache: CacheFactory | None = None,
         decoder: Decoder | None = None,
         batch_size: int = 8,
+        backend: Backend | None = None,
     ) -> None:
         self._policy, self.tokenizer, self.sampling = policy, tokenizer, sampling
         self.cache, self.decoder, self.batch_size = cache, decoder, batch_size
+        self.backend = backend
         self.usage = Usage()
 
     @property
@@ -116,6 +118,7 @@ class GeneratingPolicy:
             known=known,
             done=done,
             batch_keys=getattr(self._policy, "batch_keys", ()),
+            backend=self.backend,
         )
         self.usage.add(answers, known or ())
         return answers

@@ -62,6 +62,15 @@ class Request:
     """What the encoder of an encoder-decoder reads; ``ids`` are then what its decoder begins with."""
 
 
+class Backend(Protocol):
+    """What answers requests instead of our own loop."""
+
+    def run(
+        self, requests: Sequence[Request], tokenizer: Any, sampling: Sampling, done: Done, watch: Watch | None
+    ) -> None:
+        """Answers all of them; each is handed to ``done`` as soon as it has ended."""
+
+
 @dataclass
 class Row:
     """One place of a batch, and the answer that is being written there."""

@@ -4,6 +4,7 @@ two can express beside them.
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Collection, Mapping
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from llmfw.core.errors import UsageError
-from llmfw.core.models.adapters import bare
+from llmfw.core.models.adapters import bare, is_adapted, merge_in_place
 from llmfw.core.models.build import BuiltModel
 from llmfw.core.models.configs import base_model
 from llmfw.core.models.fetch import pinned
@@ -133,6 +134,12 @@ def write_base(built: BuiltModel, folder: Path, *, max_shard_size: str) -> None:
         if not any(part in name for part in _OF_ADAPTERS)
     }
     _save(model, folder, state, max_shard_size)
+
+
+def write_copy(module: Any, folder: Path) -> None:
+    """Write a model in memory as transformers does, an adapter merged into its weights; it stays as it is."""
+    model = merge_in_place(copy.deepcopy(module)) if is_adapted(module) else module
+    _save(model, folder, {name: value.contiguous() for name, value in model.state_dict().items()}, "5GB")
 
 
 def write_sidecars(

@@ -17,7 +17,7 @@ from transformers import (
 
 from llmfw.core.errors import NumericsError, PluginError, UsageError
 from llmfw.core.generation import Sampling, encode_prompt, generate
-from llmfw.core.records import Decoder
+from llmfw.core.records import Completion, Decoder
 from tests.core.generation.conftest import tiny_llama
 
 PROMPTS = [
@@ -319,3 +319,24 @@ def test_a_decoder_that_returns_nothing_or_too_much_is_named(tokens: list[int], 
 def test_log_probs_from_a_decoder_are_refused(model, tokenizer):
     with pytest.raises(UsageError, match="decoder constant gives no log-probs"):
         generate(model, tokenizer, ["Hi"], Sampling(logps=True), decoder=constant_decoder([1]))
+
+
+def test_a_backend_is_asked_for_what_isnt_known_and_the_loop_for_nothing(model, tokenizer):
+    class Echo:
+        """Answers each request with its own prompt's last token."""
+
+        def run(self, requests, tokenizer, sampling, done, watch):
+            for request in reversed(requests):
+                ids = (request.ids[-1],)
+                text = tokenizer.decode(list(ids))
+                told = Completion(text=text, ids=ids, prompt_tokens=len(request.ids), finish="stop")
+                done(request.index, told)
+
+    known = {1: Completion(text="kept", ids=(1,), prompt_tokens=2, finish="stop")}
+    told: list[int] = []
+    found = generate(
+        model, tokenizer, ["ab", "cd"], Sampling(samples=2), prefix="x", backend=Echo(), known=known,
+        done=lambda index, answer: told.append(index),
+    )  # fmt: skip
+    assert [one.text for one in found] == ["x", "kept", "x", "x"]
+    assert told == [3, 2, 0]

@@ -1,8 +1,7 @@
 """vLLM as what samples: greedy answers are the engine's own, seeds, ends, log-probs and resuming hold, and
 where it can't be used it's refused by name.
 
-What needs vLLM itself is skipped where it isn't installed; docs/self-training.md has the command and its last
-outcome.
+What needs vLLM itself is skipped where it isn't installed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What AgentRefine claims, and the experiment that decides it; the README describes it.
 
-Four arms train a tiny model from scratch on the planner's trajectories in the same houses, and read as many
-tokens: an arm whose text is shorter has more steps. Then they play the same episodes in houses that nobody
-trained on.
+A tiny model first learns to play from the planner's trajectories without errors, with words of actions that
+vary. From its weights four arms train trajectories with errors in the same houses, and read as many tokens:
+an arm whose text is shorter has more steps. Then all play the same episodes in houses that none trained on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .rows import ScriptedWorld, options_of
 
 Seeds = Mapping[Literal["smoke", "small", "full"], tuple[int, ...]]
 SEEDS: Seeds = {"smoke": (1,), "small": (11, 12, 13), "full": (11, 12, 13, 14, 15)}
+BASE = "base"
 ALL = ("no_refinement_loss", "no_refinement_data", "erroneous_loss")
 
 
@@ -27,7 +28,10 @@ ALL = ("no_refinement_loss", "no_refinement_data", "erroneous_loss")
 class Scale:
     """How much is trained and played."""
 
-    trajectories: int
+    base_steps: int
+    """Optimizer steps of the model that the arms begin with."""
+    base_batch: int
+    """Dialogues of such a step, each read once."""
     steps: int
     """Optimizer steps of arm full; another has as many more as its dialogues are shorter."""
     batch: int
@@ -36,17 +40,20 @@ class Scale:
     max_turns: int
     tokens: int
     """Longest reply."""
-    layers: int = 3
+    layers: int = 4
     width: int = 96
 
 
 SCALES: Mapping[str, Scale] = {
-    "smoke": Scale(trajectories=12, steps=2, batch=1, episodes=1, max_turns=1, tokens=8, layers=1, width=32),
-    "small": Scale(trajectories=500, steps=500, batch=2, episodes=12, max_turns=10, tokens=72),
-    "full": Scale(
-        trajectories=4000, steps=4000, batch=8, episodes=100, max_turns=15, tokens=72, layers=6, width=192
+    "smoke": Scale(
+        base_steps=2, base_batch=1, steps=2, batch=1, episodes=1, max_turns=1, tokens=8, layers=2, width=32
     ),
-}
+    "small": Scale(base_steps=2000, base_batch=4, steps=400, batch=2, episodes=20, max_turns=10, tokens=96),
+    "full": Scale(
+        base_steps=20_000, base_batch=8, steps=4000, batch=8, episodes=100, max_turns=15, tokens=96,
+        layers=6, width=192,
+    ),
+}  # fmt: skip
 WORLD: Mapping[str, Any] = {
     "names": "fixed", "rooms": 2, "boxes": 2, "items": 1, "treats": 0.0, "shut": 0.25, "choice": 3,
 }  # fmt: skip
@@ -146,38 +153,68 @@ CLAIMS = (
 
 
 def arms(claim: Claim, seed: int, size: str) -> Mapping[str, Arm]:
-    """The four arms; all claims look at the same runs."""
+    """The four arms and the model that they begin with; all claims look at the same runs."""
     scale = SCALES[size]
+    base = Arm(
+        about="the model before, from trajectories without errors",
+        plugins=("agentrefine",),
+        settings={
+            **settings(scale, seed),
+            **_model(scale),
+            "data.options.names": "varied",
+            "data.options.error_rate": 0.0,
+            "data.options.least_errors": 0,
+            "data.options.train": scale.base_steps * scale.base_batch,
+            "trainer.max_steps": scale.base_steps,
+            "trainer.micro_batch": scale.base_batch,
+        },
+        own_data=True,
+    )
+    steps = {name: round(scale.steps * length("full") / length(name)) for name in ARMS}
     return {
-        name: Arm(
-            about=f"arm {name}",
-            plugins=("agentrefine",),
-            settings={
-                **settings(scale, seed),
-                "agentrefine.arm": name,
-                "trainer.max_steps": round(scale.steps * length("full") / length(name)),
-            },
-            own_data=True,
-        )
-        for name in ARMS
+        BASE: base,
+        **{
+            name: Arm(
+                about=f"arm {name}",
+                plugins=("agentrefine",),
+                settings={
+                    **settings(scale, seed),
+                    "agentrefine.arm": name,
+                    "data.options.train": steps[name] * scale.batch,
+                    "trainer.max_steps": steps[name],
+                    "trainer.micro_batch": scale.batch,
+                    "optimizer.lr": 1e-3,
+                },
+                after=BASE,
+                own_data=True,
+            )
+            for name in ARMS
+        },
     }
 
 
 def settings(scale: Scale, seed: int) -> dict[str, Any]:
-    """What all arms have in common; a seed has houses of its own."""
+    """What all trainings have in common; a seed has houses of its own."""
     return {
-        "model.config.hidden_size": scale.width,
-        "model.config.intermediate_size": 8 * scale.width // 3,
-        "model.config.num_hidden_layers": scale.layers,
         **{f"data.options.{key}": value for key, value in WORLD.items()},
-        "data.options.train": scale.trajectories,
         "data.options.seed": seed,
+        "optimizer.lr": 3e-3,
         "trainer.epochs": None,
-        "trainer.micro_batch": scale.batch,
+        "trainer.threads": 1,  # so small a model is hardly faster with more
         "checkpoint.every": 0,
         "generation.max_new_tokens": scale.tokens,
         "agentrefine.episodes": scale.episodes,
         "agentrefine.max_turns": scale.max_turns,
+    }
+
+
+def _model(scale: Scale) -> dict[str, Any]:
+    """The overlay's model in another size."""
+    return {
+        "model.config.hidden_size": scale.width,
+        "model.config.intermediate_size": 8 * scale.width // 3,
+        "model.config.num_hidden_layers": scale.layers,
+        "model.config.layer_types": ["conv", "full_attention"] * (scale.layers // 2),
     }
 
 

@@ -79,9 +79,13 @@ class House:
         return f"{self.room}: {', '.join([*boxes, *tools]) or 'empty'}"
 
     def instruction(self) -> str:
-        """What the player is told first: goal, actions, the map, where it stands."""
+        """What the player is told first: goal, actions, the map (boxes that hold things first), where it
+        stands.
+        """
         places = [f"{item} in {box}" for item, box in self.items.items()]
-        places += [f"{box} in {room}" for box, room in self.boxes.items()]
+        filled = set(self.items.values())
+        boxes = sorted(self.boxes.items(), key=lambda place: place[0] not in filled)
+        places += [f"{box} in {room}" for box, room in boxes]
         places += [f"{tool} in {room}" for tool, room in self.tools.items()]
         return (
             f"Goal: {self.goal.text}\nActions: {', '.join(map(shown, self.names.values()))}\n"

@@ -375,6 +375,7 @@ def readme() -> str:
     )
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = between(text, "verbs", f"| | verb | |\n|---|---|---|\n{rows}")
+    text = between(text, "methods", evidence.catalogue())
     return between(text, "peers", beside_peers())
 
 

@@ -29,6 +29,7 @@ def solved(config: Any, run: Any) -> list[Evaluation]:
     """
     if not config.problems:
         return []
+    run.expect_service("Verifier", config.verifier)
     measure = partial(
         _solved, run.rows, config.verifier, config.problems, config.vote, config.temperature, run.seed
     )

@@ -33,6 +33,7 @@ NAMES = (
     "loop.mid_generate",
     "loop.after_generate_before_score",
     "loop.before_round",
+    "loop.before_done",
     "loop.after_round",
 )
 ACTIONS = ("kill", "raise", "sleep")

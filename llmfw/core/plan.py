@@ -146,8 +146,8 @@ def make_plan(
     ``data_kind(datamodule)`` tells the form of the rows where it can be known beforehand.
 
     Raises:
-        ConflictError: two owners, two records of one name, a loss over data of another form, a refusal that
-            is met.
+        ConflictError: two owners, two records of one name, a loss over data or rounds of another form, a
+            refusal that is met.
         PluginError: a record of the wrong type, or an error inside a plugin.
     """
     given = {"run": run, "tokenizer": tokenizer, "model_config": model_config}
@@ -180,6 +180,8 @@ def make_plan(
     if made.one("llmfw_loss") is not None and made.one("llmfw_sampler") is None:
         kind = data_kind(made.one("llmfw_datamodule"))
         _check_data(made, manager, kind)
+    elif made.one("llmfw_loss") is not None:
+        _check_rounds(made, manager)
     if getattr(model_config, "is_encoder_decoder", False):
         _check_encoder_decoder(made, manager, model_config, kind)
     if made.owner("llmfw_datamodule") == DEFAULTS:
@@ -405,6 +407,32 @@ def _check_encoder_decoder(plan: Plan, manager: PluginManager, config: Any, kind
             mend="give rows with prompt and completion, or take a decoder-only model",
             key="data.name",
         )
+
+
+def _check_rounds(plan: Plan, manager: PluginManager) -> None:
+    """Refuse a loss over batches of another form than the sampler's records make.
+
+    Raises:
+        ConflictError: LOSS-ROUNDS.
+    """
+    loss, sampler = plan.one("llmfw_loss"), plan.one("llmfw_sampler")
+    if loss.batch_kind == sampler.batch_kind:
+        return
+    owner, source = plan.owner("llmfw_loss") or DEFAULTS, plan.owner("llmfw_sampler") or DEFAULTS
+    by = "the default loss" if owner == DEFAULTS else f"the loss of {manager.title(owner)}"
+    if owner == source:
+        mend = "give the sampler's record the batch_kind of its rows, or the loss another"
+    elif owner == DEFAULTS:
+        mend = f"switch on a plugin whose loss takes {sampler.batch_kind} batches (llmfw plugins list)"
+    else:
+        mend = f"leave one of them out (--no-plugin {owner} or --no-plugin {source})"
+    raise ConflictError(
+        "LOSS-ROUNDS",
+        f"{by} ({loss.name}) wants {loss.batch_kind} batches, but the rounds of {manager.title(source)} "
+        f"({sampler.name}) make {sampler.batch_kind} batches",
+        mend=mend,
+        key="plugins",
+    )
 
 
 def _check_data(plan: Plan, manager: PluginManager, kind: str | None) -> None:

@@ -73,7 +73,7 @@ class Policy(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Completion:
     """A generated answer. ``finish`` is ``"stop"`` (end of turn) or ``"length"``; ``ids`` hold the generated
-    tokens only.
+    tokens only, ``unseen`` is the number of those whose ids nobody told (an endpoint counts its tokens).
     """
 
     text: str
@@ -81,6 +81,12 @@ class Completion:
     prompt_tokens: int
     finish: Literal["stop", "length"]
     logps: tuple[float, ...] | None = None
+    unseen: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens, known by their ids or not."""
+        return len(self.ids) + self.unseen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,11 +248,13 @@ class RolloutSampler:
     datamodule's, ``policy`` is the result of the last round (of the base model before the first),
     ``services(PROTOCOL, name=None)`` finds a service. Answers are had by ``ledger.generate(policy, prompts,
     purpose=...)``, which counts and remembers them: ``next`` is called anew after a kill, and has to ask for
-    the same in the same order.
+    the same in the same order. ``batch_kind`` is the form of the records, and that of the loss: prompts with
+    completions, conversations and documents are text.
     """
 
     name: str
     next: Callable[..., Round | None]
+    batch_kind: BatchKind = "text"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from llmfw.core.errors import ConflictError, PluginError, UsageError
 from llmfw.core.manager import Answer
 from llmfw.core.records import Policy, Row
 from llmfw.core.schema import Root, seal
-from llmfw.core.verifiers import BUILT_IN, build, checked, names
+from llmfw.core.verifiers import BUILT_IN, NEEDED, build, checked, names
 
 
 class Run:
@@ -53,18 +53,7 @@ class Run:
         """The service of a protocol; ``name`` chooses where several plugins offer one, or one of the core's
         own (``Verifier`` and ``Reward``). A verifier judges every batch together with canaries.
         """
-        offered = [key for key in self._services if key[0] == protocol and name in (None, key[1])]
-        if name is not None and (protocol, name) in BUILT_IN:
-            offered = [(protocol, name)]
-        if not offered:
-            raise self._missing(protocol, name)
-        if len(offered) > 1:
-            raise ConflictError(
-                "SERVICE",
-                f"{protocol} is offered under {len(offered)} names: {', '.join(key[1] for key in offered)}",
-                mend="ask for one by name",
-            )
-        key = offered[0]
+        key = self._named(protocol, name, None)
         if key not in self._built:
             if key in self._services:
                 answer = self._services[key]
@@ -74,10 +63,38 @@ class Run:
                 self._built[key] = build(*key, self.service)
         return self._built[key]
 
-    def _missing(self, protocol: str, name: str | None) -> UsageError:
+    def expect_service(self, protocol: str, name: str | None = None, *, key: str | None = None) -> None:
+        """Say inside a hook that its record will ask for this service: one that nobody offers is refused
+        before anything is loaded, not hours later. ``key`` is the setting that names it, for the message.
+
+        Raises:
+            UsageError: SERVICE, no plugin of this run offers it, or what it needs itself.
+            ConflictError: SERVICE, several do and ``name`` doesn't choose.
+        """
+        found = self._named(protocol, name, key)
+        if found in NEEDED and found not in self._services:
+            self._named(NEEDED[found], None, key, f"{protocol} {name!r} needs one")
+
+    def _named(self, protocol: str, name: str | None, key: str | None, why: str = "") -> tuple[str, str]:
+        """(protocol, name) of the one service that is meant."""
+        offered = [(own, called) for own, called in self._services if own == protocol]
+        if name is not None:
+            offered = [(protocol, name)] if (protocol, name) in {*offered, *BUILT_IN} else []
+        if not offered:
+            raise self._missing(protocol, name, key, why)
+        if len(offered) > 1:
+            raise ConflictError(
+                "SERVICE",
+                f"{protocol} is offered under {len(offered)} names: {', '.join(one[1] for one in offered)}",
+                mend="ask for one by name",
+                key=key,
+            )
+        return offered[0]
+
+    def _missing(self, protocol: str, name: str | None, key: str | None, why: str) -> UsageError:
         """What to say where nobody offers a service."""
         own = names(protocol)
-        known = {*(key[0] for key in self._services), *(key[0] for key in BUILT_IN)}
+        known = {*(one[0] for one in self._services), *(one[0] for one in BUILT_IN)}
         near = get_close_matches(protocol, sorted(known - {protocol}), n=1)
         if own:
             hint = f"ask for one of the core's by name: {', '.join(own)}"
@@ -87,10 +104,12 @@ class Run:
                 if near
                 else "switch on a plugin that offers it (llmfw plugins list)"
             )
+        called = f"{protocol} named {name!r}" if name else protocol
         return UsageError(
             "SERVICE",
-            f"no plugin of this run offers {protocol}{f' named {name!r}' if name else ''}",
+            f"no plugin of this run offers {called}{f', and {why}' if why else ''}",
             mend=hint,
+            key=key,
         )
 
     def policy(self, name: str) -> Policy:
@@ -106,6 +125,22 @@ class Run:
                 )
             self._policies[name] = self._open(name)
         return self._policies[name]
+
+    def expect_policy(self, name: str, *, setting: str | None = None) -> None:
+        """Say inside a hook that its record will ask for ``models.NAME``: one that the run's settings don't
+        name is refused before anything is loaded. ``setting`` is the one that names it, for the message.
+
+        Raises:
+            UsageError: NO-MODEL.
+        """
+        if name not in self.config.models:
+            raise UsageError(
+                "NO-MODEL",
+                f"no auxiliary model {name!r} ({', '.join(self.config.models) or 'none are named'})",
+                mend=f"set models.{name}.name (or script, endpoint, fit)"
+                + (f", or {setting} to another" if setting else ""),
+                key=setting or f"models.{name}",
+            )
 
     def identity(self, name: str) -> str:
         """What an auxiliary model's answers depend on (a hash, or an endpoint's URL and model): a part of

@@ -105,6 +105,28 @@ def page(note: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def catalogue() -> str:
+    """The README's table of methods: each with its paper, what it adds, and how its claims came out."""
+    rows = ["| plugin | paper | what it adds | its claims, run here |", "|---|---|---|---|"]
+    for name, (folder, evidence) in built_in().items():
+        card = discovery.card(name)
+        paper = str(card.paper.get("title", ""))
+        if "arxiv" in card.paper:
+            paper = f"{paper} ([{card.paper['arxiv']}](https://arxiv.org/abs/{card.paper['arxiv']}))"
+        link = f"[`{name}`]({folder.relative_to(DOCS.parent).as_posix()}/{README})"
+        rows.append(f"| {link} | {paper} | {card.summary} | {came_out(evidence)} |")
+    return "\n".join(rows)
+
+
+def came_out(evidence: Mapping[str, Any] | None) -> str:
+    """How many claims came out how, in words."""
+    if evidence is None:
+        return "no evidence yet"
+    told = [entry["verdict"] for entry in evidence["claims"]]
+    counted = [f"{told.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in told]
+    return ", ".join(counted)
+
+
 def verdicts(plugins: Mapping[str, tuple[Path, dict[str, Any] | None]]) -> str:
     """How many claims of each plugin came out how; and the plugins that say nothing."""
     head = ["plugin", *VERDICTS]

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmfw.callbacks.problems import majority, pass_at, solved
+from llmfw.core.errors import UsageError
 from llmfw.core.generation import ScriptedPolicy
 from llmfw.core.verifiers import build
+from tests.toys.runs import run_of
 
 ROWS = [{"id": str(n), "prompt": f"{n}+1", "answer": str(n + 1), "level": 1 + n % 2} for n in range(4)]
 
@@ -21,7 +23,7 @@ def config(**changes):
 
 
 def measured(answer, **changes):
-    run = SimpleNamespace(rows=lambda split: ROWS, seed=0)
+    run = run_of(seed=0, rows={"validation": ROWS})
     (evaluation,) = solved(config(**changes), run)
     return evaluation.run(ScriptedPolicy(answer), lambda protocol, name: build(protocol, name, None))
 
@@ -73,5 +75,10 @@ def test_samples_are_told_by_chance_vote_and_variety() -> None:
     assert told["solved/distinct"] == 2.0
 
 
+def test_a_verifier_that_nobody_offers_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(UsageError, match="Verifier named 'guess'"):
+        solved(config(verifier="guess"), run_of())
+
+
 def test_nothing_is_measured_where_nothing_is_asked_for() -> None:
-    assert solved(config(problems=0), SimpleNamespace()) == []
+    assert solved(config(problems=0), run_of()) == []

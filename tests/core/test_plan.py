@@ -159,9 +159,51 @@ def test_with_a_sampler_the_form_of_the_source_rows_is_the_samplers_business():
     class Sampling(Pairs):
         @hookimpl
         def llmfw_sampler(self, run):
-            return RolloutSampler(name="s", next=_call)
+            return RolloutSampler(name="s", next=_call, batch_kind="preference")
 
     assert _plan(("sampling", Sampling(None)), kind="problems").one("llmfw_sampler").name == "s"
+
+
+class Rounds(Plugin):
+    """Its rounds make batches of a kind."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(None)
+        self.kind = kind
+
+    @hookimpl
+    def llmfw_sampler(self, run):
+        return RolloutSampler(name="rounds_of", next=_call, batch_kind=self.kind)
+
+
+def test_a_loss_over_rounds_of_another_form_is_a_conflict_that_names_both():
+    with pytest.raises(ConflictError) as caught:
+        _plan(("pairs", Pairs(None)), ("rounds", Rounds("text")), kind="problems")
+    said = str(caught.value)
+    assert caught.value.code == "LOSS-ROUNDS" and "plugin 'pairs' (pairs) wants preference" in said
+    assert "the rounds of plugin 'rounds' (rounds_of) make text batches" in said
+    assert "--no-plugin pairs or --no-plugin rounds" in said
+
+
+def test_rounds_that_the_default_loss_cant_train_say_that_a_loss_is_missing():
+    with pytest.raises(ConflictError, match="the default loss .causal_lm. wants text.*make scored.*switch on"):
+        _plan(("rounds", Rounds("scored")))
+    assert _plan(("rounds", Rounds("text"))).one("llmfw_sampler").batch_kind == "text"
+
+
+def test_a_plugin_whose_own_two_records_differ_is_told_to_mend_them():
+    class Both(Pairs):
+        @hookimpl
+        def llmfw_sampler(self, run):
+            return RolloutSampler(name="s", next=_call)
+
+    with pytest.raises(ConflictError, match="give the sampler's record the batch_kind of its rows"):
+        _plan(("both", Both(None)))
+
+
+def test_a_kind_of_batch_that_doesnt_exist_is_refused():
+    with pytest.raises(PluginError, match="batch_kind is 'pairs', not"):
+        _plan(("rounds", Rounds("pairs")))
 
 
 def test_equal_plans_have_equal_hashes_and_any_setting_changes_it():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from llmfw.core.proof.facts import compare
+from llmfw.core.tracking import read_journal
 from tests.resume.trials import Warm, run
 
 pytestmark = pytest.mark.kill
@@ -29,10 +31,12 @@ ARGS = [
 KILLS = [
     "loop.before_round:1:kill",
     "ckpt.mid_write:2:kill",  # the training on the solutions
+    "loop.before_done:1:kill",
     "loop.after_round:1:kill",
     "loop.mid_generate:9:kill",  # the first sampling
     "loop.after_generate_before_score:1:kill",
     "ckpt.before_rename:1:kill",  # the training of round 1
+    "loop.before_done:1:kill",
     "loop.before_round:3:kill",
     "loop.mid_generate:3:kill",  # the second sampling
 ]
@@ -73,6 +77,21 @@ def test_a_kill_in_every_phase_of_the_rounds_changes_and_repeats_nothing(warm: W
         told = [json.loads(line) for line in lines]
         generated = [(one["call"], one["at"]) for one in told if "at" in one]
         assert len(generated) == len(set(generated)) == 96
+
+
+def test_a_round_that_is_trained_but_not_marked_so_is_only_told_again(warm: Warm, tmp_path: Path) -> None:
+    """The kill comes between its training and ``done.json``: its journal and its line stay as they were."""
+    words = [*ARGS, "rft.rounds=1"]
+    command = ["fit", *words, f"run.dir={tmp_path / 'run'}", "--resume"]
+    assert warm.launch(command, tmp_path, failpoint="loop.before_done:1:kill") == -signal.SIGKILL
+    place = tmp_path / "run" / "rounds" / "000"
+    kept = {name: (place / name).read_bytes() for name in ("journal.jsonl", "summary.json", "run.json")}
+    assert not (place / "done.json").exists()
+    assert warm.launch(command, tmp_path) == 0, (tmp_path / "log.txt").read_text()[-2000:]
+    assert {name: (place / name).read_bytes() for name in kept} == kept
+    told = read_journal(tmp_path / "run" / "journal.jsonl").series
+    assert [step for step, _ in told["round/training loss"]] == [1, 2]
+    assert told["round/training loss"][0][1] == json.loads(kept["summary.json"])["training loss"]
 
 
 def test_a_kill_while_programs_are_judged_changes_nothing(warm: Warm, tmp_path: Path) -> None:

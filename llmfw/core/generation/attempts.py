@@ -80,9 +80,10 @@ class Rollouts:
             asked,
             purpose=purpose,
             samples=samples,
+            first=first,
             temperature=self.temperature,
             seed=self.seed,
-            ids=[f"{self.index}/{row['id']}/{first}" for row in rows],
+            ids=[f"{self.index}/{row['id']}" for row in rows],
             prefix=openings,
             logps=self.logps,
         )

@@ -1,7 +1,7 @@
 """A model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, OpenAI's own ...) as a policy.
 
 Strings are asked as a user's message, message lists as they are. Tokens are counted as the server counts
-them; their ids are not known here, so ``Completion.ids`` stays empty.
+them; their ids are not known here, so ``Completion.ids`` stays empty and ``unseen`` has their number.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class EndpointPolicy(TextPolicy):
         asked = [
             self._request(prompt, settings, request_seed(settings.seed, name, sample))
             for prompt, name in zip(prompts, names, strict=True)
-            for sample in range(settings.samples)
+            for sample in settings.numbers
         ]
         answers = dict(known or {})
         with ThreadPoolExecutor(max(1, batch_size or self.endpoint.parallel)) as pool:
@@ -154,9 +154,9 @@ class EndpointPolicy(TextPolicy):
             try:
                 for future in as_completed(futures):
                     index = futures[future]
-                    answers[index], tokens = future.result()
+                    answers[index] = future.result()
                     self.usage.prompt_tokens += answers[index].prompt_tokens
-                    self.usage.generated_tokens += tokens
+                    self.usage.generated_tokens += answers[index].tokens
                     if done is not None:
                         done(index, answers[index])
             except BaseException:
@@ -190,7 +190,7 @@ class EndpointPolicy(TextPolicy):
             body["logprobs"] = True
         return body
 
-    def _answer(self, body: dict[str, Any]) -> tuple[Completion, int]:
+    def _answer(self, body: dict[str, Any]) -> Completion:
         found = self._post("chat/completions", body)
         try:
             choice = found["choices"][0]
@@ -202,11 +202,10 @@ class EndpointPolicy(TextPolicy):
             logps = None
             if body.get("logprobs"):
                 logps = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
-            completion = Completion(
+            return Completion(
                 text=str(text), ids=(), prompt_tokens=int(usage.get("prompt_tokens", 0)), finish=finish,
-                logps=logps,
+                logps=logps, unseen=int(usage.get("completion_tokens", 0)),
             )  # fmt: skip
-            return completion, int(usage.get("completion_tokens", 0))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise self._foreign("chat/completions", error) from error
 

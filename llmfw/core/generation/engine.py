@@ -209,7 +209,7 @@ def _requests(
                 f"prompt {number + 1} has {len(read) or len(encoded)} tokens, the model's context {context}",
                 mend="shorten it, or take a model with a longer context",
             )
-        for sample in range(sampling.samples):
+        for sample in sampling.numbers:
             seed = request_seed(sampling.seed, name, sample)
             requests.append(Request(index=len(requests), ids=encoded, seed=seed, limit=room, encoder=read))
     return requests

@@ -36,7 +36,7 @@ class Usage:
         answers = [answer for index, answer in enumerate(answers) if index not in known]
         self.calls += 1
         self.prompt_tokens += sum(answer.prompt_tokens for answer in answers)
-        self.generated_tokens += sum(len(answer.ids) for answer in answers)
+        self.generated_tokens += sum(answer.tokens for answer in answers)
 
 
 class GeneratingPolicy:

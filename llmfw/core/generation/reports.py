@@ -39,13 +39,13 @@ def generated_length(
     answers = policy.generate(list(prompts), **changes)
     if not answers:
         return EvaluationResult(metrics={f"{name}/n": 0.0})
-    lengths = [len(answer.ids) for answer in answers]
+    lengths = [answer.tokens for answer in answers]
     samples = len(answers) // len(prompts)
     rows = [
         {
             "prompt": _text(prompts[index // samples])[:_SHOWN],
             "answer": answer.text[:_SHOWN],
-            "tokens": len(answer.ids),
+            "tokens": answer.tokens,
             "finish": answer.finish,
         }
         for index, answer in enumerate(answers[:show])

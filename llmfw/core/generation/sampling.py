@@ -25,8 +25,9 @@ class Sampling:
         stop_ids: tokens that end an answer. They stay in ``Completion.ids`` and are left out of its text.
         stop: strings that end an answer. The text ends before the first of them, the ids with the token
             that completes it.
-        seed: a sample is a function of (seed, id of the request, index of the sample); see ``request_seed``.
+        seed: a sample is a function of (seed, id of the request, number of the sample); see ``request_seed``.
         samples: answers per prompt.
+        first: number of the first of them. 8 samples are those of two calls: 4, and 4 with ``first=4``.
         logps: also return log p(token | prefix) in nats under the model itself, before temperature, top_k
             and top_p.
     """
@@ -39,6 +40,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
     samples: int = 1
+    first: int = 0
     logps: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +58,7 @@ class Sampling:
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         _require(self.top_k >= 0, "top_k", self.top_k, "0 (all) or more")
         _require(self.samples >= 1, "samples", self.samples, "1 or more")
+        _require(self.first >= 0, "first", self.first, "0 or more")
         _require(
             all(isinstance(text, str) and text for text in self.stop),
             "stop",
@@ -67,6 +70,11 @@ class Sampling:
     def greedy(self) -> bool:
         """Whether the most likely token is always taken."""
         return self.temperature == 0
+
+    @property
+    def numbers(self) -> range:
+        """Numbers of a prompt's samples."""
+        return range(self.first, self.first + self.samples)
 
     def but(self, **changes: Any) -> Sampling:
         """The same settings with some of them changed; a name that doesn't exist is a UsageError."""

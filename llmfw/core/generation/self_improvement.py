@@ -87,19 +87,22 @@ def self_training(
 ) -> Callable[..., Round | None]:
     """The ``next`` of a sampler: [the round on solutions], then ``config.rounds`` rounds of ``collect``.
 
+    Called inside the hook, so that what can't be had is refused before anything is loaded.
+
     Args:
         collect: asks for attempts at the rows.
         logps: ask for the samples' log-probs.
         name: of the plugin, for messages.
 
     Raises:
-        UsageError: ``start=gold`` without that round.
+        UsageError: ``start=gold`` without that round; a verifier that nobody offers.
     """
     if config.start == GOLD and not config.gold:
         raise UsageError(
             "START", "no round trains the problems' own solutions",
             mend=f"set {name}.gold=true, or another start", key=f"{name}.start",
         )  # fmt: skip
+    run.expect_service("Verifier", config.verifier, key=f"{name}.verifier")
 
     def next_round(index: int, rows: Sequence[Row], policy: Any, services: Any, ledger: Any) -> Round | None:
         _problems(rows, name)
@@ -177,7 +180,7 @@ def counts(attempts: Sequence[Attempt]) -> dict[str, float]:
         "unfinished": sum(not attempt.finished for attempt in attempts) / total,
         "unparsed": status["unparsed"] / total,
         "unjudged": status["failed"] / total,
-        "length": sum(len(attempt.completion.ids) for attempt in attempts) / total,
+        "length": sum(attempt.completion.tokens for attempt in attempts) / total,
     }
 
 

@@ -50,7 +50,7 @@ def _fields(cls: Hashable) -> dict[str, Any]:
     anything = SimpleNamespace(Command=Any, Tensor=Any)
     unknown: dict[str, Any] = {"click": anything, "torch": anything, "Metric": Any, "Batch": Any}
     unknown |= {"LossOutput": Any, "BatchKind": Any}
-    if cls is records.Loss:
+    if cls in (records.Loss, records.RolloutSampler):
         from llmfw.core.batch import BatchKind
 
         unknown["BatchKind"] = BatchKind

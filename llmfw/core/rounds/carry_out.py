@@ -68,7 +68,8 @@ def run_rounds(
         seed: of the run; each round's sampling has generators of its own, whatever came before it.
         rows: the data module's rows, the sampler's source.
         policy: weights folder (None: base) -> the policy to sample from.
-        train: trains a round from the given weights (None: base) into ``state.final``.
+        train: trains a round from the given weights (None: base) into ``state.final``; a round that it has
+            trained to the end already is only told again (a kill may come before the round's own mark).
         keep: makes a round's result the auxiliary model of a name.
 
     Raises:
@@ -98,6 +99,7 @@ def run_rounds(
         if not state.done:
             starts = {_BASE: None, _LAST: last, **kept}
             train(state, starts[state.start])
+            failpoint("loop.before_done")
             write_json(state.folder / "done.json", {"final": state.final.name})
             state = replace(state, done=True)
         if state.keep_as:

@@ -93,9 +93,9 @@ class Ledger:
             last = now
             teller.add(1)
             failpoint("loop.mid_generate")
-            self._hold(sum(len(one.ids) for one in call.known.values()))
+            self._hold(sum(one.tokens for one in call.known.values()))
 
-        self._hold(sum(len(one.ids) for one in call.known.values()))
+        self._hold(sum(one.tokens for one in call.known.values()))
         try:
             if len(call.known) == count:
                 answers = [call.known[index] for index in range(count)]
@@ -103,7 +103,7 @@ class Ledger:
                 answers = policy.generate(prompts, known=dict(call.known), done=done, **sampling)
         finally:
             teller.close()
-            tokens = sum(len(one.ids) for one in call.known.values())
+            tokens = sum(one.tokens for one in call.known.values())
             asked = {index // max(1, count // len(prompts)) for index in call.known}
             self.count(
                 purpose, prompts=len(asked), samples=len(call.known), tokens=tokens, seconds=call.seconds

@@ -123,5 +123,5 @@ def completion(said: Mapping[str, Any]) -> Completion:
     logps = said["logps"]
     return Completion(
         text=said["text"], ids=tuple(said["ids"]), prompt_tokens=said["prompt_tokens"],
-        finish=said["finish"], logps=None if logps is None else tuple(logps),
+        finish=said["finish"], logps=None if logps is None else tuple(logps), unseen=said.get("unseen", 0),
     )  # fmt: skip

@@ -30,6 +30,11 @@ BUILT_IN: Mapping[tuple[str, str], str] = {
 verifier of the same name.
 """
 
+NEEDED: Mapping[tuple[str, str], str] = {
+    (protocol, "program"): "CodeExecutor" for protocol in ("Verifier", "Reward")
+}
+"""(protocol, name) -> the protocol of a service that it asks for itself, from a plugin."""
+
 
 def build(protocol: str, name: str, service: Callable[..., Any]) -> Any:
     """One of ``BUILT_IN``; a verifier judges every batch together with canaries.

@@ -14,7 +14,8 @@ _BITS = 100_000.0
 _ARGUMENT = 1_000.0
 """Binary digits of the largest argument of a sine or a logarithm."""
 _UNKNOWN = math.log2(12)
-"""Unknowns are given whole numbers up to 12."""
+_PARTS = math.log2(3)
+"""Unknowns are given whole numbers up to 12, and thirds of them."""
 _ELEMENTARY = "sin cos tan cot sec csc asin acos atan sinh cosh tanh asinh acosh atanh log".split()
 _NO_LARGER = (
     "Abs ceiling floor re im conjugate sign Min Max Mod gcd lcm UnevaluatedExpr Equality FiniteSet Interval"
@@ -60,7 +61,7 @@ def _binomials_are_plain(latex: str) -> bool:
 def bounded(expression: Any) -> bool:
     """Whether a sympy expression, not worked out yet, has a value that is soon worked out: arithmetic,
     powers, factorials and elementary functions whose numbers stay below 100,000 binary digits, with unknowns
-    up to 12.
+    up to 12, whole or in thirds.
     """
     try:
         return max(_size(expression)) <= _BITS
@@ -87,11 +88,17 @@ def _leaf(node: Any) -> Size:
     if getattr(node, "is_Rational", False):
         return _log2(int(node.p)), _log2(int(node.q))
     if getattr(node, "is_Float", False):
-        digits = math.log2(abs(float(node))) if node else 0.0
-        return max(digits, 0.0) + 53, max(-digits, 0.0) + 53
+        return _leaf(fraction(node))
     if getattr(node, "is_Symbol", False):
-        return _UNKNOWN, 0.0
+        return _UNKNOWN, _PARTS
     return (2.0, 0.0) if getattr(node, "is_number", False) else (math.inf, math.inf)
+
+
+def fraction(number: Any) -> Any:
+    """What a decimal writes, as sympy's rational number: 0.1 is 1/10."""
+    from sympy import Rational
+
+    return Rational(str(number))
 
 
 def _power(base: Size, exponent: Any) -> Size:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmfw.core.errors import DataError
 from llmfw.core.records import Row, Verdict
-from llmfw.core.verifiers.extract import final, marked, plain
+from llmfw.core.verifiers.extract import boxed, final, marked, plain
 
 
 def gold_of(row: Row) -> str:
@@ -27,9 +27,22 @@ def gold_of(row: Row) -> str:
     return answer
 
 
+def reference(row: Row) -> str:
+    """The row's answer, read as a response's is: ``The answer is 5.`` is 5.
+
+    Raises:
+        DataError: NO-ANSWER.
+    """
+    gold = gold_of(row).strip()
+    if "\n" in gold:
+        said = marked(gold, whole=True)
+        return plain(said if said is not None else gold) or gold
+    return final(gold) or gold
+
+
 def found_in(row: Row, response: str) -> str | None:
     """The final answer in a response; several lines of it where the row's answer has several."""
-    if "\n" in gold_of(row).strip():
+    if "\n" in reference(row):
         said = marked(response, whole=True)
         return plain(said if said is not None else response) or None
     return final(response)
@@ -63,5 +76,13 @@ class ByAnswer:
         return Verdict(status="right" if same else "wrong", score=float(same), answer=answer)
 
     def canaries(self, row: Row) -> list[tuple[str, bool]]:
-        """The row's answer, and another one."""
-        return [(f"Answer: {gold_of(row)}", True), (f"Answer: {self.other(row)}", False)]
+        """The row's answer, also in a box; another one, also where the row's stands before it."""
+        gold, other = reference(row), self.other(row)
+        box = f"So it's \\boxed{{{gold}}}."
+        boxable = "\n" not in gold and boxed(box) == gold and marked(box) is None
+        return [
+            (f"Answer: {gold}", True),
+            *([(box, True)] if boxable else []),
+            (f"Answer: {other}", False),
+            (f"Answer: {gold}\nThat was wrong.\nAnswer: {other}", False),
+        ]

@@ -12,6 +12,10 @@ from llmfw.core.records import Row, Verdict
 from llmfw.core.verifiers.by_answer import gold_of
 
 
+_OTHER = ("I can't tell.", "Nobody knows.", "")
+"""Responses that answer nothing: the first that isn't in a row's answer is known to be wrong."""
+
+
 class Checked:
     """A verifier whose every batch is judged together with canaries of one of its rows.
 
@@ -61,10 +65,14 @@ class Checked:
 
     def canaries(self, row: Row) -> list[tuple[str, bool]]:
         """(response, whether it's right) of what is known: by the verifier's own word, else the row's answer,
-        and an empty response.
+        an empty response, and words that aren't the answer.
         """
         own = getattr(self.verifier, "canaries", None)
-        return own(row) if callable(own) else [(f"Answer: {gold_of(row)}", True), ("", False)]
+        if callable(own):
+            return list(own(row))
+        gold = gold_of(row)
+        other = next(words for words in _OTHER if words.casefold() not in gold.casefold())
+        return [(f"Answer: {gold}", True), ("", False), (other, False)]
 
     def _judged(self, asked: list[tuple[Row, str]]) -> list[Verdict]:
         verdicts = self.verifier.verify([row for row, _ in asked], [said for _, said in asked])

@@ -1,21 +1,30 @@
-"""Whether two LaTeX expressions mean the same: math-verify, seconded by exact evaluation at a few points.
+"""Whether two LaTeX expressions mean the same: read by math-verify, compared exactly, at a few points where
+they have unknowns.
 
 Deterministic and bounded: what could take long (towers of powers, huge factorials, integrals) isn't judged at
-all, and no clock decides.
+all, and no clock decides. A decimal is the fraction that it writes, so 0.333 is not 1/3.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from llmfw.core.verifiers.bounds import bounded, unreadable
+from llmfw.core.verifiers.bounds import bounded, fraction, unreadable
 
 _LONGEST = 120
-_POINTS = (5, 7, 12, 9, 4, 11, 8, 6)
-_CLOSE = 0.02
+_WHOLE = (5, 7, 12, 9, 4, 11, 8, 6)
+_THIRDS = (5, 8, 1, 11, 4, 10, 2, 7)
+"""Values of unknowns: whole numbers, and numerators over 3 (``bounds`` knows them as no larger than 12)."""
+_COUNTS = frozenset("ijklmn")
+"""Names of unknowns that stand for whole numbers."""
+_DIGITS = "1e-40"
+_NOTHING = "1e-100"
+"""Below it a value may be a zero that computer algebra doesn't see."""
+_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 
 
 @lru_cache(maxsize=20_000)
@@ -34,41 +43,73 @@ def parsed(latex: str) -> Any | None:
     )
     expression = found[0] if found else None
     plain = hasattr(expression, "free_symbols") and hasattr(expression, "subs")
-    return expression if plain and bounded(expression) else None
+    return _without_floats(expression) if plain and bounded(expression) else None
+
+
+def _without_floats(expression: Any) -> Any:
+    from sympy import Float
+
+    return expression.xreplace({number: fraction(number) for number in expression.atoms(Float)})
 
 
 @lru_cache(maxsize=20_000)
-def equal(gold: str, claim: str, approximate: bool = False) -> bool | None:
-    """True, False, or None: it can't be told. ``approximate`` claims can be false, never true."""
+def equal(gold: str, claim: str) -> bool | None:
+    """True, False, or None: it can't be told.
+
+    Equal for unknowns above 0, those named i to n whole; for unknowns below 0, too, where either has an
+    absolute value.
+    """
     left, right = parsed(gold), parsed(claim)
     if left is None or right is None:
         return None
     names = sorted({str(symbol) for symbol in left.free_symbols | right.free_symbols})
-    if not {str(symbol) for symbol in right.free_symbols} <= {str(symbol) for symbol in left.free_symbols}:
-        return None if approximate else False  # it speaks of unknowns that the answer doesn't depend on
-    values = [_values(left, right, names, shift) for shift in range(3 if names else 1)]
-    if any(value is None for value in values):
-        return None
-    known = [value for value in values if value is not None]
-    if approximate:
-        return None if all(_near(*pair) for pair in known) else False
-    same = all(one == other or abs(one - other) <= 1e-9 * max(1.0, abs(one)) for one, other in known)
-    if not same:
-        return False
-    return True if names or _digits_agree(left, right) or _verified(left, right) else None
+    unsure = False
+    for point in _points(names, signed="Abs(" in f"{left} {right}"):
+        same = _agree(left, right, point)
+        if same is False:
+            return False
+        unsure |= same is None
+    return None if unsure else True
 
 
-def _digits_agree(left: Any, right: Any) -> bool:
-    """Whether two exact constants agree in 40 digits: different ones that are written so shortly don't."""
-    from sympy import Float
+def _points(names: list[str], *, signed: bool) -> Iterator[dict[str, tuple[int, int]]]:
+    """Values, as numerators and denominators, of the unknowns: each has another."""
+    if not names:
+        yield {}
+        return
+    signs = (1, -1) if signed else (1,)
+    for shift in range(5):
+        for sign in signs:
+            whole = {name: _WHOLE[(at + shift) % len(_WHOLE)] for at, name in enumerate(names)}
+            thirds = {name: _THIRDS[(at + shift) % len(_THIRDS)] for at, name in enumerate(names)}
+            yield {name: (sign * value, 1) for name, value in whole.items()}
+            if not _COUNTS.issuperset(names):
+                yield {
+                    name: (sign * whole[name], 1) if name in _COUNTS else (sign * thirds[name], 3)
+                    for name in names
+                }
 
-    if left.has(Float) or right.has(Float):
-        return False
+
+def _agree(left: Any, right: Any, point: dict[str, tuple[int, int]]) -> bool | None:
+    """Whether both have one value at a point: rational ones exactly, others in 40 digits, in which different
+    numbers that are written so shortly don't agree.
+    """
+    from sympy import Float, Rational
+
     try:
-        apart = complex((left.doit() - right.doit()).evalf(10, maxn=200))
-        return abs(apart) <= 1e-40 * max(1.0, abs(complex(left.doit().evalf(20))))
-    except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
-        return False
+        one, other = (
+            side.subs({symbol: Rational(*point[str(symbol)]) for symbol in side.free_symbols}).doit()
+            for side in (left, right)
+        )
+        if one.is_Rational and other.is_Rational:
+            return bool(one == other)
+        size = max(abs(one.evalf(15)), abs(other.evalf(15)))
+        apart = abs((one - other).evalf(10, maxn=200))
+        if not (size.is_finite and apart.is_finite) or size < Float(_NOTHING):
+            return None
+        return bool(apart <= Float(_DIGITS) * size)
+    except _ERRORS:
+        return None
 
 
 def _silence() -> None:
@@ -76,40 +117,13 @@ def _silence() -> None:
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 
-def _verified(left: Any, right: Any) -> bool:
-    from math_verify import verify
-
-    return bool(verify(left, right, timeout_seconds=None))
-
-
-def _values(left: Any, right: Any, names: list[str], shift: int) -> tuple[complex, complex] | None:
-    """Both expressions at one point: each unknown gets an integer of its own."""
-    point = {name: _POINTS[(index + shift) % len(_POINTS)] for index, name in enumerate(names)}
-    found: list[complex] = []
-    for expression in (left, right):
-        try:
-            at = expression.subs({symbol: point[str(symbol)] for symbol in expression.free_symbols})
-            value = complex(at.doit().evalf(30))
-        except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
-            return None
-        if value != value or abs(value) == float("inf"):
-            return None
-        found.append(value)
-    return found[0], found[1]
-
-
-def _near(one: complex, other: complex) -> bool:
-    return abs(one - other) <= _CLOSE * max(abs(one), 1e-9)
-
-
 def _explosive(latex: str) -> bool:
-    """Whether evaluating could take long (a number of many digits, an exponent or factorial of a large one, a
-    tower of powers), or what is written is seldom what is meant.
+    """Whether evaluating could take long (an exponent or factorial of a large number, a tower of powers), or
+    what is written is seldom what is meant.
     """
     bare = latex.replace(" ", "")
     return bool(
-        re.search(r"\d{25}", bare)
-        or re.search(r"\^\{?-?\d{5}", bare)
+        re.search(r"\^\{?-?\d{5}", bare)
         or re.search(r"\d{4,}!", bare)
         or re.search(r"\d[a-z]!|sqrt\[\w+\](?!\{)", bare)  # 2n! is often meant as (2n)!, sqrt[3] as sqrt(3)
         or re.search(r"[)}]\^\{?-?\d{4}", bare)

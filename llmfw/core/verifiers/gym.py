@@ -14,6 +14,7 @@ from llmfw.core.errors import DataError, LlmfwError, ResourceError
 from llmfw.core.records import Row, Verdict
 from llmfw.core.verifiers.extract import boxed, marked, plain, stated
 from llmfw.core.verifiers.gym_guard import VERSION, may_be_asked, may_score
+from llmfw.core.verifiers.value import opposite_of
 
 _TAGGED = re.compile(r"<answer>\s?(.*?)\s?</answer>", re.DOTALL)
 _NOTHING = "~"
@@ -58,10 +59,14 @@ class ReasoningGym:
         return [self._verdict(row, response) for row, response in zip(rows, responses, strict=True)]
 
     def canaries(self, row: Row) -> list[tuple[str, bool]]:
-        """The entry's answer where it has one (some tasks have many right answers), and none at all."""
+        """The entry's answer where it has one (some tasks have many right answers), none at all, and of yes and
+        no the other.
+        """
         gold = _entry(row)[1].get("answer")
         known = [(f"<answer>{gold}</answer>", True)] if isinstance(gold, str) else []
-        return [*known, (f"<answer>{_NOTHING}</answer>", False)]
+        opposite = opposite_of(gold) if isinstance(gold, str) else None
+        wrong = [_NOTHING] if opposite is None else [_NOTHING, opposite]
+        return [*known, *((f"<answer>{one}</answer>", False) for one in wrong)]
 
     def _verdict(self, row: Row, response: str) -> Verdict:
         gold = _entry(row)[1].get("answer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmfw.core.records import Row
-from llmfw.core.verifiers.by_answer import ByAnswer, gold_of
+from llmfw.core.verifiers.by_answer import ByAnswer, reference
 from llmfw.core.verifiers.value import another, same_value
 
 
@@ -13,8 +13,8 @@ def build(service: object = None) -> ByAnswer:
 
 
 def _same(row: Row, answer: str) -> bool:
-    return same_value(gold_of(row), answer)
+    return same_value(reference(row), answer)
 
 
 def _other(row: Row) -> str:
-    return another(gold_of(row))
+    return another(reference(row))

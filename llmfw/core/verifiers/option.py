@@ -46,7 +46,7 @@ def _found(row: Row, response: str) -> str | None:
     said = marked(text)
     if said is not None:
         inner = boxed(said) or stated(said)
-        return letter_in(inner if inner is not None else said, options)
+        return (letter_in(inner, options) if inner else None) or letter_in(said, options)
     for part in (boxed(text), stated(text)):
         if part is not None and (letter := letter_in(part, options)):
             return letter

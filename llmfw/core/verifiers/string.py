@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from llmfw.core.records import Row
-from llmfw.core.verifiers.by_answer import ByAnswer, gold_of
+from llmfw.core.verifiers.by_answer import ByAnswer, reference
 from llmfw.core.verifiers.extract import plain
 
 _OPTION = re.compile(r"\(([a-f])\)", re.IGNORECASE)
@@ -19,15 +19,15 @@ def build(service: object = None) -> ByAnswer:
 
 
 def _same(row: Row, answer: str) -> bool:
-    gold = gold_of(row)
-    if _OPTION.fullmatch(gold.strip()):
-        return gold.strip().lower() in answer.lower()
+    gold = reference(row)
+    if _OPTION.fullmatch(gold):
+        return gold.lower() in answer.lower()
     return plain(gold).lower() == answer.lower()
 
 
 def _other(row: Row) -> str:
-    gold = gold_of(row)
-    option = _OPTION.fullmatch(gold.strip())
+    gold = reference(row)
+    option = _OPTION.fullmatch(gold)
     if option:
         return f"({chr(ord('a') + (ord(option[1].lower()) - ord('a') + 1) % 6)})"
     return f"{plain(gold)} + 1"

@@ -7,7 +7,7 @@ import re
 
 from llmfw.core.errors import ResourceError
 from llmfw.core.records import Row
-from llmfw.core.verifiers.by_answer import ByAnswer, gold_of
+from llmfw.core.verifiers.by_answer import ByAnswer, reference
 from llmfw.core.verifiers.equal import equal, parsed
 from llmfw.core.verifiers.extract import plain
 from llmfw.core.verifiers.match import matches, normalised, number_of
@@ -44,7 +44,7 @@ def build(service: object = None) -> ByAnswer:
             "the verifier 'math' needs math-verify",
             mend="run: python -m pip install 'llmfw[demo]'",
         )
-    return ByAnswer(same=lambda row, answer: same(gold_of(row), answer), other=_other)
+    return ByAnswer(same=lambda row, answer: same(reference(row), answer), other=_other)
 
 
 def same(gold: str, claim: str) -> bool | None:
@@ -188,4 +188,4 @@ def _wordy(text: str) -> bool:
 
 
 def _other(row: Row) -> str:
-    return another(gold_of(row))
+    return another(reference(row))

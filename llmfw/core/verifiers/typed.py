@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 
+_REPEATING = re.compile(r"(\d+)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
+
+
 def latex(text: str) -> str:
     """LaTeX of an expression as people type it: ``2^(n-1)``, ``C(10, 5)``, ``sqrt(3)/3``, ``floor(n/2)!``;
-    LaTeX stays as it is.
+    LaTeX stays as it is, but for repeating decimals, which become fractions.
     """
     text = text.strip().strip(".,;:").replace("**", "^").replace("√(", "sqrt(")
     for name, opening, closing in (
@@ -27,7 +30,16 @@ def latex(text: str) -> str:
     text = _call(text, r"_\(", "_{", "}")
     text = re.sub(r"\^(-?\d{2,}|-\d)", r"^{\1}", text)
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    text = _REPEATING.sub(_fraction, text)
     return text.replace("*", r"\cdot ")
+
+
+def _fraction(decimal: re.Match[str]) -> str:
+    """0.1\\overline{6} is (16 - 1) / 90."""
+    whole, once, many, digit = decimal.groups()
+    again = many or digit
+    top = int(whole + once + again) - int(whole + once)
+    return rf"\frac{{{top}}}{{{10 ** len(once) * (10 ** len(again) - 1)}}}"
 
 
 def _call(text: str, pattern: str, opening: str, closing: str) -> str:

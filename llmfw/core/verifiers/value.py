@@ -30,6 +30,7 @@ _LONG = {
     "eur": "euro", "€": "euro",
 }  # fmt: skip
 _TRUTH = re.compile(r"(yes|no|true|false)\b", re.IGNORECASE)
+_OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 
 
 def unnamed(text: str) -> str:
@@ -91,7 +92,17 @@ def same_value(gold: str, claim: str) -> bool:
 
 def another(gold: str) -> str:
     """An answer that surely isn't ``gold``: the next number, the opposite, or other words."""
-    if _TRUTH.fullmatch(plain(gold)):
-        return {"yes": "no", "no": "yes", "true": "false", "false": "true"}[plain(gold).lower()]
+    opposite = opposite_of(gold)
+    if opposite is not None:
+        return opposite
     number = number_of(with_unit(plain(unnamed(plain(gold))))[0])
     return f"{plain(gold)} + 1" if number is None else str(number + 1)
+
+
+def opposite_of(gold: str) -> str | None:
+    """No of yes, false of true, whatever explains it, in the same spelling; None of anything else."""
+    found = _TRUTH.match(plain(gold))
+    if found is None or not re.fullmatch(r"[\s.,;:!—–-].*|", plain(gold)[found.end() :], re.DOTALL):
+        return None
+    word = _OPPOSITE[found[1].lower()]
+    return word.upper() if found[1].isupper() else word.capitalize() if found[1][0].isupper() else word

@@ -1,8 +1,8 @@
 """Actions against the templates of a script: which one an action is, and whether a script's own regular
 expressions fit its templates.
 
-A script may come from a model, so its expressions are strangers': long ones, and those with a repetition
-inside a repetition (which can take for ever), are refused; so are actions longer than ``LONGEST``.
+A script may come from a model, so its expressions are strangers' (``expressions``); an action longer than
+``LONGEST`` matches none.
 """
 
 from __future__ import annotations
@@ -10,17 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
+from .expressions import LONGEST, compiled
 from .records import Action, Script, TrajectoryError
 
-LONGEST: Final = 300
-"""Characters of an action, or of a regular expression."""
 _SLOT: Final = re.compile(r"\{(\w+)\}")
-_NESTED: Final = re.compile(
-    r"[*+}]\)?[*+{]|\([^()]*(?:[*+]|\{\d*,\d*\})[^()]*\)\s*[*+{]|\\[1-9]|\(\?P=|\(\?[=!<(]"
-)
 
 
 @dataclass(frozen=True)
@@ -51,24 +46,24 @@ def filled(template: str, arguments: Mapping[str, str]) -> str:
 
 def match(action: str, script: Script) -> list[Matched]:
     """The templates whose expression the whole action matches, and whose declared values it keeps to."""
-    return [found for found in parsed(action, script) if declared(found, script)]
+    return [found for found in parsed(action, script.actions) if declared(found, script.actions)]
 
 
-def parsed(action: str, script: Script) -> list[Matched]:
+def parsed(action: str, actions: Mapping[str, Action]) -> list[Matched]:
     """The templates whose expression the whole action matches, whatever its arguments."""
     if len(action) > LONGEST:
         return []
     found = []
-    for template, about in script.actions.items():
+    for template, about in actions.items():
         hit = compiled(about.regex).fullmatch(action)
         if hit is not None:
             found.append(Matched(template, _arguments(hit, template, about)))
     return found
 
 
-def declared(found: Matched, script: Script) -> bool:
-    """Whether all arguments are among the values that the script declares."""
-    values = script.actions[found.template].parameters
+def declared(found: Matched, actions: Mapping[str, Action]) -> bool:
+    """Whether all arguments are among the values that the actions declare."""
+    values = actions[found.template].parameters
     return all(argument in values.get(name, (argument,)) for name, argument in found.arguments.items())
 
 
@@ -78,29 +73,6 @@ def _arguments(hit: re.Match[str], template: str, about: Action) -> dict[str, st
     if named:
         return named
     return {name: value for name, value in zip(slots(template), hit.groups()) if value is not None}
-
-
-@lru_cache(maxsize=4096)
-def compiled(regex: str) -> re.Pattern[str]:
-    """The expression, compiled once.
-
-    Raises:
-        TrajectoryError: it's no regular expression, too long, or one that might never end.
-    """
-    if len(regex) > LONGEST or _NESTED.search(regex.replace(r"\{", "").replace(r"\}", "")):
-        raise TrajectoryError(
-            "ACTION-REGEX",
-            f"the expression {_short(regex)} may take for ever on some action",
-            mend=f"write at most {LONGEST} characters, no repetition of a repetition, no look-around",
-        )
-    try:
-        return re.compile(regex)
-    except re.error as error:
-        raise TrajectoryError(
-            "ACTION-REGEX",
-            f"{_short(regex)} is no regular expression ({error})",
-            mend="write one that Python's re understands",
-        ) from None
 
 
 def faults(script: Script) -> list[str]:
@@ -142,7 +114,3 @@ def every(template: str, about: Action) -> Iterator[str]:
     for name, values in about.parameters.items():
         for value in values[1:]:
             yield filled(template, {**first, name: value})
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import click
 
 from llmfw import Row
 
+from .actions import faults
 from .dialogue import instruction_for, to_chat
-from .records import TrajectoryError, script_json, script_of, turn_json
+from .records import Script, TrajectoryError, Turn, script_json, script_of, turn_json
 from .rows import Options, houses, played_in, trajectory_row
 from .verify import LEAST_ERRORS, Verified, verify
 
@@ -61,13 +63,15 @@ def build(out: Path, count: int, seed: int, names: str, error_rate: float, turns
 @click.option("--least-errors", type=click.IntRange(0), default=LEAST_ERRORS, show_default=True,
               help="Repaired errors that a trajectory needs.")  # fmt: skip
 def check(file: Path, least_errors: int) -> None:
-    """``llmfw trajectories check``"""
+    """``llmfw trajectories check``; exit code 3 where one doesn't hold."""
     counts: Counter[str] = Counter()
-    for name, _, found in _verified(file, least_errors):
-        counts[found.fault or "accepted"] += 1
-        if not found.accepted:
-            click.echo(f"{name}: {found.fault}: {found.about} ({len(found.turns)} turns hold)")
+    for line in _lines(file, least_errors):
+        counts[line.fault or "accepted"] += 1
+        for about in line.wrong:
+            click.echo(f"{file}:{line.number}: {line.name}: {line.fault}: {about}")
     click.echo(", ".join(f"{fault} {count}" for fault, count in counts.most_common()))
+    if set(counts) != {"accepted"}:
+        raise click.exceptions.Exit(TrajectoryError.exit_code)
 
 
 @group.command(help="Turn trajectories that hold into rows to train on; of the others it says how many.")
@@ -80,14 +84,13 @@ def convert(file: Path, out: Path, least_errors: int, source: str) -> None:
     """``llmfw trajectories convert``"""
     rows: list[Row] = []
     left = 0
-    for name, told, found in _verified(file, least_errors):
-        if not found.accepted:
+    for line in _lines(file, least_errors):
+        if line.fault:
             left += 1
             continue
-        instruction = str(told.get("instruction") or instruction_for(script_of(told["script"])))
-        rows.append(
-            {**to_chat(name, instruction, found.turns, source=source), "script": told["script"]}
-        )  # fmt: skip
+        instruction = str(line.told.get("instruction") or instruction_for(line.script))
+        row = to_chat(line.name, instruction, line.turns, source=source)
+        rows.append({**row, "script": line.told["script"]})
     if not rows:
         raise TrajectoryError(
             "NOTHING-ACCEPTED", f"none of {left} trajectories holds",
@@ -97,31 +100,62 @@ def convert(file: Path, out: Path, least_errors: int, source: str) -> None:
     click.echo(f"{len(rows)} rows in {out}; {left} trajectories left out")
 
 
-def _verified(file: Path, least: int) -> Iterator[tuple[str, dict[str, Any], Verified]]:
-    """(id, what the line says, what holds of it) of each line.
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of a file of trajectories, and what is wrong with it."""
+
+    number: int
+    name: str
+    told: Mapping[str, Any]
+    script: Script
+    turns: tuple[Turn, ...]
+    """Those that hold."""
+    fault: str
+    """``script``, or one of ``verify.FAULTS``; empty: it holds."""
+    wrong: tuple[str, ...]
+
+
+def _lines(file: Path, least: int) -> Iterator[Line]:
+    """The trajectories of a file, a line each.
 
     Raises:
-        TrajectoryError: a line that is no object with script and turns.
+        TrajectoryError: a line that is no object with script and turns, or no line at all.
     """
-    with file.open(encoding="utf-8") as lines:
+    empty = True
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                told = json.loads(line)
-                script, turns = script_of(told["script"]), told["turns"]
-                if not isinstance(turns, list):
-                    raise TypeError("turns is no list")
-            except TrajectoryError as error:
-                raise TrajectoryError(
-                    error.code, error.what, mend=error.mend, file=file, line=number
-                ) from None
-            except (ValueError, KeyError, TypeError) as error:
-                raise TrajectoryError(
-                    "TRAJECTORY", f"the line is no object with script and turns ({error})",
-                    mend='write {"id": ..., "script": {...}, "turns": [...]} a line', file=file, line=number,
-                ) from None  # fmt: skip
-            yield str(told.get("id", f"line-{number}")), told, verify(script, turns, least=least)
+            if line.strip():
+                empty = False
+                yield _line(file, number, line, least)
+    if empty:
+        raise TrajectoryError(
+            "TRAJECTORY", "the file holds no trajectory", mend="build some with `llmfw trajectories build`",
+            file=file,
+        )  # fmt: skip
+
+
+def _line(file: Path, number: int, line: bytes, least: int) -> Line:
+    try:
+        told = json.loads(line)
+        script, turns = script_of(told["script"]), told["turns"]
+        if not isinstance(turns, list):
+            raise TypeError("turns is no list")
+    except TrajectoryError as error:
+        raise TrajectoryError(error.code, error.what, mend=error.mend, file=file, line=number) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TrajectoryError(
+            "TRAJECTORY", f"the line is no object with script and turns ({error})",
+            mend='write {"id": ..., "script": {...}, "turns": [...]} a line', file=file, line=number,
+        ) from None  # fmt: skip
+    fault, wrong, found = "script", faults(script), Verified(turns=())
+    if not wrong:
+        found = verify(script, turns, least=least)
+        fault = found.fault or ""
+        wrong = [f"{found.about} ({len(found.turns)} turns hold)"] if fault else []
+    return Line(
+        number=number, name=str(told.get("id", f"line-{number}")), told=told, script=script,
+        turns=found.turns, fault=fault, wrong=tuple(wrong),
+    )  # fmt: skip
 
 
 def _write(out: Path, rows: list[Row]) -> None:

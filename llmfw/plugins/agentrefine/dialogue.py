@@ -8,7 +8,6 @@ error may have ``plain``: the same turn as it would be without the error.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,8 +16,8 @@ from llmfw import Row
 from .functional import KINDS, kept, kinds, trained
 from .records import Script, TrajectoryError, Turn, flags_of
 
-_REACT: Final = re.compile(r"\s*(?:Thought:\s*(?P<thought>.*?)\s*)?^\s*Action:\s*(?P<action>[^\n]*\S)\s*\Z",
-                           re.DOTALL | re.MULTILINE)  # fmt: skip
+_THOUGHT: Final = "thought:"
+_ACTION: Final = "action:"
 
 
 def react(thought: str, action: str) -> str:
@@ -27,9 +26,25 @@ def react(thought: str, action: str) -> str:
 
 
 def react_of(text: str) -> tuple[str, str] | None:
-    """(thought, action) of a reply that ends with its action; None: it has none."""
-    hit = _REACT.match(text)
-    return None if hit is None else (hit["thought"] or "", hit["action"].strip())
+    """(thought, action) of a reply; None: it can't be read as one.
+
+    A reply is a line ``Action: ...``, with nothing behind it, and before it nothing or a text that begins
+    with ``Thought:``. Both words may have any capitals. Of several actions nobody knows which one is meant.
+    """
+    *before, last = text.strip().split("\n")
+    action = _behind(last, _ACTION)
+    thought = _behind("\n".join(before), _THOUGHT)
+    if not action or (thought is None and any(line.strip() for line in before)):
+        return None
+    if any(_behind(line, _ACTION) is not None for line in before):
+        return None
+    return thought or "", action
+
+
+def _behind(text: str, word: str) -> str | None:
+    """What stands behind a word with which the text begins; None: it begins otherwise."""
+    text = text.lstrip()
+    return text[len(word) :].strip() if text[: len(word)].lower() == word else None
 
 
 def instruction_for(script: Script) -> str:

@@ -10,9 +10,9 @@ from llmfw import Estimate, Evaluation, EvaluationResult
 from llmfw.callbacks.intervals import share_interval
 from llmfw.core.generation import context_length, encode_prompt
 
-from .environments import Suite, names_of, open_suites
+from .environments import Suite, close, names_of, open_suites
 from .play.metrics import first_repeats, first_right, rates, spread
-from .play.react import Episode, Generate, play
+from .play.react import Episode, Generate, Reply, play
 from .rows import NAME, Options, options_of
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def _measured(
             suites, asking(policy), max_turns=config.max_turns, max_retries=config.max_retries, seed=seed
         )
     finally:
-        for world in {id(world): world for suite in suites for world, _ in suite.worlds}.values():
-            world.close()
+        close(suites)
 
 
 def measured(
@@ -89,22 +88,23 @@ def row_of(suite: str, episode: Episode) -> dict[str, Any]:
     actions = [("!" if act.errors.any else "") + act.action for act in episode.acts]
     return {
         "suite": suite, "seed": episode.seed, "told": episode.messages[0]["content"].split("\n")[0],
-        "actions": "; ".join(actions), "unread": episode.unread, "progress": episode.progress,
-        "success": episode.success,
+        "actions": "; ".join(actions), "unread": episode.unread, "cut": episode.cut,
+        "progress": episode.progress, "success": episode.success,
     }  # fmt: skip
 
 
 def asking(policy: Any, **sampling: Any) -> Generate:
-    """How episodes ask a policy. Where a history outgrows the model's context, its oldest turns behind the
-    instruction are left out.
+    """How episodes ask a policy: greedily, whatever the run's own settings are. Where a history outgrows the
+    model's context, its oldest turns behind the instruction are left out.
     """
     room = _room(policy, sampling)
+    settings = {"samples": 1, "temperature": 0.0, **sampling}
 
-    def generate(asked: Sequence[list[dict[str, Any]]], names: Sequence[str]) -> list[str]:
+    def generate(asked: Sequence[list[dict[str, Any]]], names: Sequence[str]) -> list[Reply]:
         prompts = [messages if room is None else shortened(messages, policy.tokenizer, room)
                    for messages in asked]  # fmt: skip
-        answers = policy.generate(prompts, ids=list(names), **{"samples": 1, **sampling})
-        return [answer.text for answer in answers]
+        answers = policy.generate(prompts, ids=list(names), **settings)
+        return [Reply(text=answer.text, cut=answer.finish == "length") for answer in answers]
 
     return generate
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmfw import Round, Row
 
 from .dialogue import kinds_of, masked
+from .environments import rehearse
 from .records import TrajectoryError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def refinement(config: AgentRefine.Config, run: Any) -> Callable[..., Round | No
     def next_round(index: int, rows: Sequence[Row], policy: Any, services: Any, ledger: Any) -> Round | None:
         if index:
             return None
+        rehearse(config.environments)
         if config.generator:
             from .generator import written
 

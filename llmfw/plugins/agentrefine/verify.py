@@ -9,7 +9,6 @@ nobody has answered yet isn't judged yet). The beginning that holds is kept, and
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -45,14 +44,19 @@ def read_turns(text: str) -> list[Any] | None:
     """The list of turns in a model's answer: JSON, perhaps in a code block or inside an object with the key
     ``turns`` or ``trajectory``; None where there's none.
     """
-    fenced = re.search(r"```(?:json)?\s*(.*?)```", text, re.DOTALL)
-    try:
-        told = json.loads(fenced[1] if fenced else text)
-    except (ValueError, RecursionError):
-        return None
+    told = _json(text)
+    if told is None:  # a code block
+        told = _json(text.partition("```")[2].removeprefix("json").partition("```")[0])
     if isinstance(told, dict):
         told = told.get("turns", told.get("trajectory"))
     return told if isinstance(told, list) else None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def verify(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmfw import LlmfwError, Row
-from llmfw.core.data import STEP_ERRORS, answer_of, chain_of, stable_hash
+from llmfw.core.data import STEP_ERRORS, answer_of, stable_hash
 from llmfw.core.generation import Attempt, Rollouts, distinct
 
 from .asking import fits, to_annotator, to_injector, to_refine
@@ -55,7 +55,7 @@ def build(
 
     Raises:
         CritiqueError: NO-FLAWS, NO-CRITIQUES.
-        LlmfwError: NO-CHAIN.
+        LlmfwError: NO-CHAIN, where the truth about chains annotates.
     """
     flawed, right = responses(config, rollouts, rows, annotator)
     if not flawed:
@@ -66,8 +66,7 @@ def build(
             mend="give harder problems, or raise critique_loop.rg1, rg2 or rg3",
             key="critique_loop.rg1",
         )
-    share = min(config.right_share, 0.9)
-    wanted = round(len(flawed) * share / (1 - share))
+    wanted = round(len(flawed) * config.right_share / (1 - config.right_share))
     chosen = [*flawed, *right[:wanted]]
     records, counts = annotated(config, rollouts, chosen, annotator)
     if not records:
@@ -195,7 +194,11 @@ def annotated(
         read = [parse(text.text, form) for text in texts]
     counts = {"unparsed": 0, "flagged": 0, "disagree": 0}
     records = []
-    for number, (one, critique) in enumerate(zip(answered, read, strict=True)):
+    numbers: Counter[str] = Counter()
+    for one, critique in zip(answered, read, strict=True):
+        # counted within the problem: random numbers are drawn for the record's name
+        number = numbers[str(one.row["id"])]
+        numbers[str(one.row["id"])] += 1
         reason = _fault(one, critique, hard=config.hard_filter)
         if reason is not None or critique is None:
             counts[reason or "unparsed"] += 1
@@ -305,14 +308,6 @@ def _parting(lines: Sequence[str], right: Sequence[str]) -> int | None:
     return next((at for at, step in enumerate(steps) if at >= len(truth) or step != truth[at]), None)
 
 
-def annotator_of(config: CritiqueLoopConfig, run: Any, rows: Sequence[Row]) -> Any:
-    """The policy that annotates; None: the truth about chains does, which all rows must be.
-
-    Raises:
-        LlmfwError: NO-CHAIN, or the model that is named doesn't exist.
-    """
-    if config.annotator == ORACLE:
-        for row in rows:
-            chain_of(row)
-        return None
-    return run.policy(config.annotator)
+def annotator_of(config: CritiqueLoopConfig, run: Any) -> Any:
+    """The policy that annotates; None: the truth about chains does."""
+    return None if config.annotator == ORACLE else run.policy(config.annotator)

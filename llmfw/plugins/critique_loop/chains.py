@@ -103,7 +103,7 @@ def _further(roles: Roles, courses: Sequence[tuple[Course, int]], mark: str) -> 
         last = course.said[-1]
         words = said[at].text if at in said else ""
         critique = read(roles.critic, words, roles.form)
-        spent = len(said[at].ids) if at in said else 0
+        spent = said[at].tokens if at in said else 0
         course.said.append(replace(last, tokens=spent, words=words, critique=critique))
         prompt = to_refine(course.row, last.text, words, roles.form)
         if at in said and _wanted(config.refine, critique, last) and fits(roles.actor, prompt):
@@ -134,6 +134,6 @@ def judged(judge: Verifier, rows: Sequence[Row], given: Sequence[Any]) -> list[S
     """Completions with their verdicts; one that was cut is never right."""
     verdicts = judge.verify(rows, [one.text for one in given])
     return [
-        Said(one.text, verdict.answer, verdict.right and one.finish == "stop", len(one.ids))
+        Said(one.text, verdict.answer, verdict.right and one.finish == "stop", one.tokens)
         for one, verdict in zip(given, verdicts, strict=True)
     ]

@@ -36,11 +36,12 @@ class Critic:
     """It never says anything: its critiques aren't read."""
 
 
-def critic_for(config: CritiqueLoopConfig, run: Any, rows: Sequence[Row]) -> Critic:
+def critic_for(config: CritiqueLoopConfig, run: Any, rows: Sequence[Row], tokenizer: Any) -> Critic:
     """The critic of the settings.
 
     Args:
         rows: the problems that it may be asked about; scripted critics look the truth up in them.
+        tokenizer: counts the tokens of what a scripted critic says; None: they count for nothing.
 
     Raises:
         LlmfwError: the model that is named doesn't exist, or a row's steps aren't known to an oracle.
@@ -48,8 +49,8 @@ def critic_for(config: CritiqueLoopConfig, run: Any, rows: Sequence[Row]) -> Cri
     own: dict[str, Callable[[], Any]] = {
         NONE: lambda: None,
         SILENT: lambda: ScriptedPolicy(lambda prompts: [""] * len(prompts)),
-        ORACLE: lambda: scripted(truth_of(config, run.seed), rows, _form(config)),
-        NOISY: lambda: scripted(truth_of(config, run.seed), rows, _form(config)),
+        ORACLE: lambda: scripted(truth_of(config, run.seed), rows, _form(config), tokenizer),
+        NOISY: lambda: scripted(truth_of(config, run.seed), rows, _form(config), tokenizer),
         TRAINED: lambda: run.policy(KEPT),
     }
     make = own.get(config.critic, lambda: run.policy(config.critic))
@@ -84,7 +85,7 @@ def truth_of(config: CritiqueLoopConfig, seed: int) -> Truth:
     return partial(true_critique, explain=config.explain, after_error=config.after_error)
 
 
-def scripted(truth: Truth, rows: Sequence[Row], form: Form) -> ScriptedPolicy:
+def scripted(truth: Truth, rows: Sequence[Row], form: Form, tokenizer: Any = None) -> ScriptedPolicy:
     """A policy that answers a critic's prompt with the truth; where the form can't say it, with nothing."""
     known = {_key(question_of(prompt_of(row))): row for row in rows}
 
@@ -93,7 +94,7 @@ def scripted(truth: Truth, rows: Sequence[Row], form: Form) -> ScriptedPolicy:
             _written(truth(known[_key(prompt[:-2])], str(prompt[-2]["content"])), form) for prompt in prompts
         ]
 
-    return ScriptedPolicy(answer)
+    return ScriptedPolicy(answer, tokenizer)
 
 
 def criticised(

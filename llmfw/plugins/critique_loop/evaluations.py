@@ -59,7 +59,7 @@ def critic(config: CritiqueLoopConfig, run: Any, policy: Any) -> EvaluationResul
     elif config.critic == TRAINED and kept(run.dir, LEARNT):
         return EvaluationResult()  # it was measured in its round
     else:
-        who = critic_for(config, run, rows)
+        who = critic_for(config, run, rows, policy.tokenizer)
     numbers, lines = measured(who, labelled(rows, run.seed), form_of(config), config.critique_tokens)
     return EvaluationResult(metrics=numbers, tables={CRITIC: lines})
 
@@ -73,7 +73,7 @@ def critiqued(config: CritiqueLoopConfig, run: Any, policy: Any, services: Any) 
         return EvaluationResult()
     roles = Roles(
         actor=policy,
-        critic=critic_for(config, run, rows),
+        critic=critic_for(config, run, rows, policy.tokenizer),
         judge=services("Verifier", config.verifier),
         form=form_of(config),
         config=config,

@@ -51,11 +51,6 @@ def generations(samples: int, wrong: int, refinements: int | None = None) -> int
     return samples + wrong * (1 + again)
 
 
-def expected_generations(samples: int, p: float) -> float:
-    """The same, expected, where a sample is right with chance ``p``: N + N (1 - p) (1 + N)."""
-    return samples + samples * (1 - p) * (1 + samples)
-
-
 @dataclass(frozen=True)
 class Change:
     """What refining did, as shares of all items: ``refined - first = gained - lost``, exactly."""
@@ -79,14 +74,6 @@ def change(first: Sequence[bool], refined: Sequence[bool]) -> Change:
     pairs = Counter(zip(first, refined, strict=True))
     gained, lost, both = pairs[False, True], pairs[True, False], pairs[True, True]
     return Change((both + lost) / n, (both + gained) / n, gained / n, lost / n)
-
-
-def leaks(critique: str, answer: str) -> bool:
-    """Whether a critique says the gold answer as a word or number of its own: ``=36`` and ``36.`` do,
-    ``136`` doesn't.
-    """
-    said = re.escape(answer.strip())
-    return bool(said) and re.search(rf"(?<![\w.]){said}(?![\w]|\.\d)", critique) is not None
 
 
 def sizes(most: int) -> list[int]:

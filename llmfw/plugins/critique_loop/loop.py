@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,11 +15,15 @@ from llmfw.core.generation import Attempt, Collected, Rollouts, distinct, traine
 from .asking import Messages, fits, to_critic, to_refine
 from .critics import Critic, criticised, read
 from .errors import CritiqueError
-from .functional import capped, leaks, passes_barrier
+from .functional import capped, generations, passes_barrier
 from .grammar import Critique, Form
+from .leaks import leaks
 from .self_talk import self_talk
 from .settings import CritiqueLoopConfig
 from .steps import located, wrong_steps
+
+_PROOF = 8
+"""So many critiques of which none can be read prove that the critic can't write any; fewer may be chance."""
 
 
 @dataclass
@@ -62,16 +66,17 @@ def collect(
     and choose.
 
     Raises:
-        CritiqueError: CRITIC-UNPARSED: not one critique can be read, and such aren't used.
+        CritiqueError: CRITIC-UNPARSED: of eight critiques or more not one can be read, and such aren't
+            used.
     """
     groups = rollouts.attempt(rows, purpose="sample", samples=config.samples)
     flat = [attempt for group in groups for attempt in group]
     right = [attempt for attempt in flat if attempt.right]
     wrong = [attempt for attempt in flat if critic.policy is not None and mistaken(attempt)]
     traces, notes = criticise(config, critic, form, rollouts, wrong)
-    notes |= refine(config, form, rollouts, traces)
+    notes |= refine(config, critic, form, rollouts, traces)
     kept, chosen = choose(config, traces)
-    notes |= chosen if critic.policy is not None else {}
+    notes |= chosen | texts(config, groups, wrong, traces) if critic.policy is not None else {}
     trained = [*right, *(one.attempt for one in kept)]
     if config.unique:
         trained = distinct(trained)
@@ -103,11 +108,11 @@ def criticise(
 
     said = criticised(critic, [prompts[at] for at in short], generate, config.critique_tokens)
     traces = [
-        Trace(wrong[at], answer.text, read(critic, answer.text, form), len(answer.ids))
+        Trace(wrong[at], answer.text, read(critic, answer.text, form), answer.tokens)
         for at, answer in zip(short, said, strict=True)
     ]
     unread = sum(trace.critique is None for trace in traces)
-    if traces and unread == len(traces) and not critic.silent and config.unparsed == "skip":
+    if unread == len(traces) >= _PROOF and not critic.silent and config.unparsed == "skip":
         raise CritiqueError(
             "CRITIC-UNPARSED",
             f"round {rollouts.index}: none of {unread} critiques keeps to the grammar (form {config.form}), "
@@ -151,15 +156,15 @@ def hits(traces: Sequence[Trace]) -> list[bool]:
 
 
 def refine(
-    config: CritiqueLoopConfig, form: Form, rollouts: Rollouts, traces: Sequence[Trace]
+    config: CritiqueLoopConfig, critic: Critic, form: Form, rollouts: Rollouts, traces: Sequence[Trace]
 ) -> dict[str, float]:
     """Give each trace its refinements: answers to the problem, the wrong answer and the critique."""
     count = config.refinements or config.samples
-    use = config.unparsed == "use"
+    use = critic.silent or config.unparsed == "use"
     by_number: dict[int, list[tuple[Trace, Messages]]] = defaultdict(list)
     too_long = 0
     for trace in traces:
-        if trace.critique is None and trace.text and not use:
+        if trace.critique is None and not use:
             continue
         prompt = to_refine(trace.attempt.row, trace.attempt.text, trace.text, form)
         if fits(rollouts.policy, prompt):
@@ -194,6 +199,23 @@ def choose(config: CritiqueLoopConfig, traces: Sequence[Trace]) -> tuple[list[Ke
         "refine/kept": float(len(kept)),
         "refine/rescued": float(len({one.trace.problem for one in kept})),
     }
+
+
+def texts(
+    config: CritiqueLoopConfig,
+    groups: Sequence[Sequence[Attempt]],
+    wrong: Sequence[Attempt],
+    traces: Sequence[Trace],
+) -> dict[str, float]:
+    """``texts/spent``: generated in the round; ``texts/full``: what N + k (1 + N) of each problem comes to.
+    They differ by critiques that weren't asked for or couldn't be used.
+    """
+    mistakes = Counter(str(attempt.row["id"]) for attempt in wrong)
+    full = sum(
+        generations(len(group), mistakes[str(group[0].row["id"])], config.refinements) for group in groups
+    )
+    spent = sum(map(len, groups)) + len(traces) + sum(len(trace.refined) for trace in traces)
+    return {"texts/full": float(full), "texts/spent": float(spent)}
 
 
 def _passes(config: CritiqueLoopConfig, one: Kept) -> bool:
@@ -236,7 +258,7 @@ def told(traces: Sequence[Trace], index: int) -> list[dict[str, Any]]:
             "first_error": None if trace.critique is None else trace.critique.first_error,
             "y_ref": [attempt.text for attempt in trace.refined],
             "ok_ref": [attempt.right for attempt in trace.refined],
-            "cost_tokens": trace.tokens + sum(len(attempt.completion.ids) for attempt in trace.refined),
+            "cost_tokens": trace.tokens + sum(attempt.completion.tokens for attempt in trace.refined),
         }
         for trace in traces
     ]

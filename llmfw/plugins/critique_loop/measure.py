@@ -14,7 +14,8 @@ from llmfw.callbacks.intervals import share_interval
 from llmfw.callbacks.problems import majority
 
 from .chains import Course, Said
-from .functional import change, leaks, sizes
+from .functional import change, sizes
+from .leaks import leaks
 from .steps import located, wrong_steps
 
 NAME = "critiqued"

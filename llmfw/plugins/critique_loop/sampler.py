@@ -11,19 +11,19 @@ from dataclasses import replace
 from typing import Any
 
 from llmfw import Round, Row
-from llmfw.core.data import answer_of, stable_hash
+from llmfw.core.data import answer_of
 from llmfw.core.generation import Collected, Rollouts, gold_rows, self_training
 
 from .asking import to_critic, to_refine
 from .builder import GIVEN, annotator_of, build, filtered
-from .critics import KEPT, NAMED, NONE, ORACLE, TRAINED, critic_for
-from .errors import CritiqueError
+from .checks import check, check_settings
+from .critics import KEPT, critic_for
 from .grammar import Form
 from .loop import collect, told
 from .settings import CritiqueLoopConfig
+from .stages import ACTOR, CRITIC, GOLD, before, for_critic, parted
 from .store import keep, kept, load
 
-GOLD, ACTOR, CRITIC = "gold", "actor", "critic"
 BUILT, LEARNT = "critiques", "critic-records"
 """What the run keeps: all annotated critiques, and those that the critic's round trains."""
 _BUILDING, _FILTERING = -1, -2
@@ -31,19 +31,19 @@ _BUILDING, _FILTERING = -1, -2
 
 
 def critique_loop(config: CritiqueLoopConfig, run: Any) -> Callable[..., Round | None]:
-    """The sampler's ``next``; what can't be together is refused when it's first called.
+    """The sampler's ``next``; what a later round would fail for is refused here or when it's first called.
 
     Raises:
-        CritiqueError: NO-ACTOR, CRITIC-NAME, NO-SPLIT.
+        CritiqueSettingsError: NO-ACTOR.
+        LlmfwError: NO-MODEL.
     """
+    check_settings(config, run)
     form: Form = "compact" if config.form == "compact" else "paper"
     stages = before(config)
 
     def found_by(rollouts: Rollouts, rows: Sequence[Row]) -> Collected:
         mine = [row for row in rows if not for_critic(config, row)]
-        critic = critic_for(config, run, mine)
-        if critic.policy is not None and not mine:
-            raise _no_split(config, "the loop")
+        critic = critic_for(config, run, mine, rollouts.policy.tokenizer)
         found = collect(config, critic, form, rollouts, mine)
         collected = found.collected
         made = list(collected.rows or ())
@@ -58,7 +58,7 @@ def critique_loop(config: CritiqueLoopConfig, run: Any) -> Callable[..., Round |
 
     def next_round(index: int, rows: Sequence[Row], policy: Any, services: Any, ledger: Any) -> Round | None:
         if index == 0:
-            check(config, run)
+            check(config, run, rows)
         if index < config.gold:
             return loop(index, rows, policy, services, ledger)
         if index >= len(stages):
@@ -79,21 +79,6 @@ def critique_loop(config: CritiqueLoopConfig, run: Any) -> Callable[..., Round |
         return critic_round(config, run, rollouts, rows, form)
 
     return next_round
-
-
-def before(config: CritiqueLoopConfig) -> list[str]:
-    """The rounds before the loop, in order."""
-    found = [GOLD] if config.gold else []
-    if config.critic != NONE and config.feedback:
-        found.append(ACTOR)
-    return [*found, CRITIC] if config.critic == TRAINED else found
-
-
-def for_critic(config: CritiqueLoopConfig, row: Row) -> bool:
-    """Whether a problem is the critic's alone: with ``critic_share`` it's drawn by the hash of its id."""
-    if not _parted(config):
-        return False
-    return stable_hash("critic's problem", str(row["id"])) % 10_000 < config.critic_share * 10_000
 
 
 def actor_round(
@@ -141,10 +126,8 @@ def built(
     config: CritiqueLoopConfig, run: Any, rollouts: Rollouts, rows: Sequence[Row]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """(annotated critiques, numbers), kept in the run's folder for later rounds."""
-    mine = [row for row in rows if for_critic(config, row)] if _parted(config) else list(rows)
-    if not mine:
-        raise _no_split(config, "the critic")
-    records, notes = build(config, rollouts, mine, annotator_of(config, run, mine))
+    mine = [row for row in rows if for_critic(config, row)] if parted(config) else list(rows)
+    records, notes = build(config, rollouts, mine, annotator_of(config, run))
     keep(run.dir, BUILT, records)
     return records, notes
 
@@ -173,43 +156,3 @@ def feedback_rows(
         }
         for one in records
     ]
-
-
-def check(config: CritiqueLoopConfig, run: Any) -> None:
-    """Refuse settings that can't be together, and models that aren't there.
-
-    Raises:
-        CritiqueError: NO-ACTOR, CRITIC-NAME.
-        LlmfwError: a model that is named doesn't exist.
-    """
-    if config.critic == TRAINED and KEPT in run.config.models:
-        raise CritiqueError(
-            "CRITIC-NAME",
-            f"models.{KEPT} is set, and the run trains a critic that would take its name",
-            mend=f"give models.{KEPT} another name, and that one to critique_loop.critic",
-            key="critique_loop.critic",
-        )
-    if config.critic == TRAINED and before(config) == [CRITIC]:
-        raise CritiqueError(
-            "NO-ACTOR",
-            "before the loop the critic alone is trained, so nothing would answer the problems",
-            mend="set critique_loop.gold=true or critique_loop.feedback=true",
-            key="critique_loop.critic",
-        )
-    names = {config.critic: NAMED, config.annotator: (ORACLE,)}
-    for name, own in names.items():
-        if name not in own:
-            run.identity(name)
-
-
-def _parted(config: CritiqueLoopConfig) -> bool:
-    return config.critic == TRAINED and config.critic_share > 0
-
-
-def _no_split(config: CritiqueLoopConfig, whom: str) -> CritiqueError:
-    return CritiqueError(
-        "NO-SPLIT",
-        f"critique_loop.critic_share={config.critic_share:g} leaves no problem to {whom}",
-        mend="give more problems, or a share nearer to a half",
-        key="critique_loop.critic_share",
-    )

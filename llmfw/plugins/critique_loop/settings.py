@@ -95,7 +95,12 @@ class CritiqueLoopConfig(SelfTrainingConfig):
     )
     rg3: int = field(default=1, metadata={"help": "wrong steps put in and continued, each", "minimum": 0})
     right_share: float = field(
-        default=0.5, metadata={"help": "share of right answers among those that the critic learns", **SHARE}
+        default=0.5,
+        metadata={
+            "help": "share of right answers among those that the critic learns, as far as there are so many",
+            "minimum": 0.0,
+            "maximum": 0.9,
+        },
     )
     hard_filter: bool = field(
         default=True, metadata={"help": "drop critiques whose verdict isn't the verifier's"}

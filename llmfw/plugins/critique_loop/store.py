@@ -14,11 +14,14 @@ FOLDER = "critique_loop"
 
 
 def keep(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as ``critique_loop/NAME.jsonl`` of the run's folder, by rename."""
+    """Write rows as ``critique_loop/NAME.jsonl`` of the run's folder, durably, by rename."""
     place = folder / FOLDER / f"{name}.jsonl"
     place.parent.mkdir(parents=True, exist_ok=True)
     half = place.with_suffix(".half")
-    half.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    with half.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())  # a later round counts on it, whatever happens to the machine
     os.replace(half, place)
 
 

@@ -25,9 +25,25 @@ def share_shown(attempt: int) -> float:
     return FRACTIONS[(attempt - 1) % len(FRACTIONS)]
 
 
-def first_lines(solution: Sequence[str], attempt: int) -> str:
-    """The lines that an attempt begins with, each with its newline; may be empty."""
-    return "".join(f"{line}\n" for line in solution[: lines_shown(attempt, len(solution))])
+def written(lines: Sequence[str]) -> list[str]:
+    """The lines, blank ones put to the line before them (at the beginning to the one behind), so that each
+    says something; joined they are the same text.
+    """
+    found: list[str] = []
+    for line in lines:
+        if found and not (line.strip() and found[-1].strip()):
+            found[-1] += line
+        else:
+            found.append(line)
+    return found
+
+
+def first_lines(lines: Sequence[str], attempt: int) -> str:
+    """The lines that an attempt begins with; may be empty. Each comes with its line break; a blank one isn't
+    counted.
+    """
+    told = written(lines)
+    return "".join(told[: lines_shown(attempt, len(told))])
 
 
 def first_tokens(text: str, pieces: Sequence[str], attempt: int) -> str:
@@ -63,8 +79,11 @@ def to_teacher(question: str, response: str, answer: str) -> str:
 
 
 def to_student(explanation: str) -> str:
-    """What the student is told after its own response: interactive guidance."""
-    return f"{explanation}\n\nWrite the complete solution again, with this put right."
+    """What the student is told after its own response: interactive guidance. Where a teacher says nothing
+    it's asked to look for itself.
+    """
+    told = explanation.strip() or "Go through this solution again and look for a mistake."
+    return f"{told}\n\nWrite the complete solution again, with this put right."
 
 
 def overlap(text: str, reference: str, n: int = 3) -> float:

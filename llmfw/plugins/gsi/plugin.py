@@ -33,6 +33,10 @@ class Gsi(Plugin):
         max_resample: int = field(
             default=8, metadata={"help": "most further attempts at a problem", "minimum": 0}
         )
+        keep_at_most: int = field(
+            default=0,
+            metadata={"help": "most right answers that a round trains, drawn by lot; 0: all", "minimum": 0},
+        )
         schedule: str = field(
             default="auto",
             metadata={

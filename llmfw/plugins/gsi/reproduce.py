@@ -7,12 +7,12 @@ and seldom long ones; then it trains on its own right answers for some rounds, e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmfw import Arm, Claim
+from llmfw import Arm, Claim, LlmfwError
 
 if TYPE_CHECKING:  # it brings torch
     from llmfw import FitResult
@@ -21,6 +21,12 @@ SEEDS: Mapping[Any, tuple[int, ...]] = {
     "smoke": (1,), "small": (11, 12, 13, 14, 15), "full": tuple(range(11, 21))
 }  # fmt: skip
 PAPER = "a plot of shares by level on MATH: level 5 falls from .31 to .08 under plain self-improvement"
+
+
+class SizeError(LlmfwError):
+    """Training sets that should be equally large and aren't (exit code 3)."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,13 @@ SAMPLES = 4
 BUDGET = 6
 """Samples a problem with which plain self-improvement generates as many tokens as state reset does (a pilot
 with seed 7: 2,440 answers of 28.6 tokens to 400 problems; 6 for each are 2,400 of 31.9)."""
+CAP = 4
+"""Most further attempts at a problem with help."""
 PATIENCE = 16
 """Most further attempts at a problem without help."""
+SIZED: Mapping[str, int] = {"smoke": 8, "small": 400, "full": 400}
+"""Answers that each round of each arm of gsi.5 trains: at the larger sizes one a problem in the mean, fewer
+than plain self-improvement kept in any last round of size small. An arm that has fewer fails."""
 
 CLAIMS = (
     Claim(
@@ -66,14 +77,15 @@ CLAIMS = (
     Claim(
         id="gsi.2",
         statement="State reset needs fewer further answers for each problem that comes to enough right ones "
-        "than asking again without help.",
+        "than asking again without help, with as many attempts at a problem at the most.",
         paper="a review quotes it: better than brute force with a third of the budget",
         metric="per_rescue",
         direction="lower",
         # one answer
         effect=1.0,
         unit="answers",
-        arms=("brute-force", "state-reset"),
+        arms=("brute-force-capped", "state-reset"),
+        controls=("brute-force",),
         seeds=SEEDS,
     ),
     Claim(
@@ -99,6 +111,18 @@ CLAIMS = (
         controls=("vanilla", "brute-force", "state-reset-masked"),
         seeds=SEEDS,
     ),
+    Claim(
+        id="gsi.5",
+        statement="With as many training examples in each round (matched are these, not the generated tokens), "
+        "guidance by state reset solves more held-out problems than plain self-improvement.",
+        paper="no such comparison is known: its guided sets are larger than the plain ones",
+        metric="solved",
+        effect=0.02,
+        unit="share",
+        arms=("vanilla-sized", "state-reset-sized"),
+        controls=("answer-sized", "rationale-sized"),
+        seeds=SEEDS,
+    ),
 )
 
 
@@ -106,7 +130,8 @@ def arms(claim: Claim, seed: int, size: str) -> Mapping[str, Arm]:
     """The arms of all claims; each is trained once for a seed."""
     scale = SCALES[size]
     plain = {"rft.samples": SAMPLES}
-    helped = {"gsi.samples": SAMPLES, "gsi.min_correct": 2, "gsi.max_resample": 4}
+    helped = {"gsi.samples": SAMPLES, "gsi.min_correct": 2, "gsi.max_resample": CAP}
+    records = SIZED[size]
     every = {
         "vanilla": _arm(f"{SAMPLES} answers a problem", "rft", plain, scale, seed),
         "vanilla-budget": _arm(
@@ -120,6 +145,20 @@ def arms(claim: Claim, seed: int, size: str) -> Mapping[str, Arm]:
         "brute-force": _arm(
             f"with too few right answers, asked again up to {PATIENCE} times", "gsi",
             {**helped, "gsi.strategy": "none", "gsi.max_resample": PATIENCE}, scale, seed,
+        ),
+        "brute-force-capped": _arm(
+            f"with too few right answers, asked again up to {CAP} times, as often as state-reset at the most",
+            "gsi", {**helped, "gsi.strategy": "none"}, scale, seed,
+        ),
+        "vanilla-sized": _sized(
+            f"{SAMPLES} answers a problem", {**helped, "gsi.min_correct": 0}, records, scale, seed
+        ),
+        "state-reset-sized": _sized("guided by state reset", helped, records, scale, seed),
+        "answer-sized": _sized(
+            "guided by the answer", {**helped, "gsi.strategy": "answer"}, records, scale, seed
+        ),
+        "rationale-sized": _sized(
+            "guided by the solution", {**helped, "gsi.strategy": "rationale"}, records, scale, seed
         ),
     }  # fmt: skip
     return {name: every[name] for name in (*claim.arms, *claim.controls)}
@@ -147,6 +186,36 @@ def _arm(about: str, plugin: str, settings: Mapping[str, Any], scale: Scale, see
         values=partial(_values, plugin, scale),
         own_data=True,
     )
+
+
+def _sized(about: str, settings: Mapping[str, Any], records: int, scale: Scale, seed: int) -> Arm:
+    """The same with ``records`` of the right answers in each round, by lot."""
+    arm = _arm(
+        f"{about}; {records} of the right ones a round, by lot", "gsi",
+        {**settings, "gsi.keep_at_most": records}, scale, seed,
+    )  # fmt: skip
+    return replace(arm, values=partial(_values_of_size, scale, records))
+
+
+def _values_of_size(scale: Scale, records: int, result: FitResult) -> Mapping[str, float]:
+    """What the rounds were made of and cost."""
+    expect_size(result.by_round, records)
+    return of_rounds(result.by_round, scale)
+
+
+def expect_size(rounds: Sequence[Mapping[str, float | str]], records: int) -> None:
+    """Refuse rounds, the one on solutions aside, that don't train just so many records.
+
+    Raises:
+        SizeError: GSI-SIZE.
+    """
+    for row in rounds:
+        if row["start"] != "base" and row["records"] != records:
+            raise SizeError(
+                "GSI-SIZE",
+                f"round {row['round']:g} trains {row['records']:g} answers where {records} are compared",
+                mend="lower SIZED in reproduce.py to what every arm reaches",
+            )
 
 
 def _values(plugin: str, scale: Scale, result: FitResult) -> Mapping[str, float]:

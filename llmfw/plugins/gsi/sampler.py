@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmfw import Round, Row
 from llmfw.core.data import answer_of
-from llmfw.core.generation import Attempt, Collected, Rollouts, prompt_of, self_training
+from llmfw.core.generation import Attempt, Collected, Rollouts, distinct, self_training, trained_row
 
-from .functional import (
-    first_lines,
-    first_tokens,
-    overlap,
-    to_student,
-    to_teacher,
-    with_answer,
-    with_rationale,
-)
+from .asking import Groups, ask, helps, refuse_unsolved, shows_solutions
+from .functional import overlap
 
 if TYPE_CHECKING:
     from .plugin import Gsi
 
-Ask = tuple[list[Any], list[str]]
-"""Prompts and beginnings of answers, one each per problem."""
-Groups = dict[str, list[Attempt]]
-"""A problem's id -> its attempts so far."""
-
 
 def guided(config: Gsi.Config, run: Any) -> Callable[..., Round | None]:
-    """The sampler's ``next``."""
+    """The sampler's ``next``.
+
+    Raises:
+        UsageError: help by a teacher whom nobody provides.
+        NoSolutionError: (when it's called) a problem has no solution, and the strategy shows it.
+    """
+    kept = config.gold and config.teacher == "gold"  # by the round on the solutions
+    if helps(config) and config.strategy == "interactive" and not kept:
+        run.expect_policy(config.teacher, setting="gsi.teacher")
 
     def collect(rollouts: Rollouts, rows: Sequence[Row]) -> Collected:
         groups: Groups = {
@@ -39,114 +36,74 @@ def guided(config: Gsi.Config, run: Any) -> Callable[..., Round | None]:
             )
         }
         begun = sum(not _enough(groups[str(row["id"])], config.min_correct) for row in rows)
+        unexplained = 0
         for attempt in range(1, config.max_resample + 1):
             hard = [row for row in rows if not _enough(groups[str(row["id"])], config.min_correct)]
             if not hard:
                 break
-            prompts, prefixes = ask(config, run, rollouts, hard, groups, attempt)
+            asked = ask(config, run, rollouts, hard, groups, attempt)
+            unexplained += asked.unexplained
             again = rollouts.attempt(
                 hard,
                 purpose="resample" if config.strategy == "none" else "guided",
                 first=config.samples + attempt - 1,
-                prompts=prompts,
-                prefixes=prefixes,
+                prompts=asked.prompts,
+                prefixes=asked.prefixes,
             )
             for row, made in zip(hard, again, strict=True):
                 groups[str(row["id"])] += made
         every = [attempt for row in rows for attempt in groups[str(row["id"])]]
         notes = told(config, rows, groups, begun)
-        return Collected(attempts=every, notes=notes, masked=config.mask_prefix)
+        if config.strategy == "interactive":
+            notes["guided/unexplained"] = float(unexplained)
+        found = Collected(attempts=every, notes=notes, masked=config.mask_prefix)
+        return cut(config, rollouts, found) if config.keep_at_most else found
 
-    return self_training(config, run, collect, name="gsi")
+    rounds = self_training(config, run, collect, name="gsi")
+
+    def next_round(index: int, rows: Sequence[Row], policy: Any, services: Any, ledger: Any) -> Round | None:
+        if shows_solutions(config):
+            refuse_unsolved(rows, config.strategy)
+        return rounds(index, rows, policy, services, ledger)
+
+    return next_round
 
 
 def _enough(attempts: Sequence[Attempt], wanted: int) -> bool:
     return sum(attempt.right for attempt in attempts) >= wanted
 
 
-def ask(
-    config: Gsi.Config, run: Any, rollouts: Rollouts, rows: Sequence[Row], groups: Groups, attempt: int
-) -> Ask:
-    """What the strategy asks about these problems in guided attempt number ``attempt``."""
-    plain, nothing = [prompt_of(row) for row in rows], [""] * len(rows)
-    if config.strategy == "state_reset":
-        return plain, [beginning(config, rollouts.policy.tokenizer, row, attempt) for row in rows]
-    if config.strategy in ("answer", "rationale"):
-        return [
-            hinted(config.strategy, prompt, row) for prompt, row in zip(plain, rows, strict=True)
-        ], nothing
-    if config.strategy == "interactive":
-        return interactive(run.policy(config.teacher), rollouts, rows, groups), nothing
-    return plain, nothing
-
-
-def hinted(strategy: str, prompt: Any, row: Row) -> Any:
-    """The prompt with the gold answer or solution in its last text; the row's own stays as it is."""
-    text = _text(prompt)
-    told = (
-        with_answer(text, str(row["answer"]))
-        if strategy == "answer"
-        else with_rationale(text, answer_of(row))
-    )
-    return told if isinstance(prompt, str) else [*prompt[:-1], {**prompt[-1], "content": told}]
-
-
-def beginning(config: Gsi.Config, tokenizer: Any, row: Row, attempt: int) -> str:
-    """The part of the gold solution that the answer begins with: lines where it has several, else tokens."""
-    solution = row.get("solution") or answer_of(row)
-    lines = solution.split("\n") if isinstance(solution, str) else [str(step) for step in solution]
-    if config.schedule == "lines" or (config.schedule == "auto" and len(lines) > 1):
-        return first_lines(lines, attempt)
-    text = "\n".join(lines)
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return first_tokens(text, [tokenizer.decode(ids[: at + 1]) for at in range(len(ids))], attempt)
-
-
-def interactive(teacher: Any, rollouts: Rollouts, rows: Sequence[Row], groups: Groups) -> list[Any]:
-    """For each problem a conversation: the question, the student's last wrong response, the teacher's
-    explanation of it.
+def cut(config: Gsi.Config, rollouts: Rollouts, found: Collected) -> Collected:
+    """The same with the records of ``config.keep_at_most`` right answers at most; note ``cut``: how many more
+    there were.
     """
-    last = [_last_wrong(groups[str(row["id"])]) for row in rows]
-    questions = [_text(prompt_of(row)) for row in rows]
-    answers = rollouts.ledger.generate(
-        teacher,
-        [
-            to_teacher(question, said, str(row["answer"]))
-            for question, said, row in zip(questions, last, rows, strict=True)
-        ],
-        purpose="teacher",
-        temperature=1.0,
-        top_p=0.95,
-        seed=rollouts.seed,
-        ids=[f"teacher/{rollouts.index}/{row['id']}/{len(groups[str(row['id'])])}" for row in rows],
+    right = [attempt for attempt in found.attempts if attempt.right]
+    able = distinct(right) if config.unique else right
+    kept = drawn(able, config.keep_at_most, f"{rollouts.seed}/{rollouts.index}")
+    return Collected(
+        attempts=found.attempts,
+        notes={**found.notes, "cut": float(len(able) - len(kept))},
+        rows=[trained_row(attempt, rollouts.index, mask_prefix=config.mask_prefix) for attempt in kept],
     )
-    return [
-        [
-            *_messages(prompt_of(row)),
-            {"role": "assistant", "content": said or "..."},
-            {"role": "user", "content": to_student(answer.text.strip())},
-        ]
-        for row, said, answer in zip(rows, last, answers, strict=True)
-    ]
 
 
-def _last_wrong(attempts: Sequence[Attempt]) -> str:
-    wrong = [attempt.text for attempt in attempts if not attempt.right]
-    return wrong[-1] if wrong else attempts[-1].text
+def drawn(attempts: Sequence[Attempt], most: int, seed: str) -> list[Attempt]:
+    """``most`` of the attempts by lot, in their order. An attempt's lot is a function of the seed, its
+    problem and its number alone.
+    """
 
+    def lot(attempt: Attempt) -> bytes:
+        return hashlib.sha256(f"{seed}/{attempt.row['id']}/{attempt.number}".encode()).digest()
 
-def _text(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
-
-
-def _messages(prompt: Any) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    chosen = sorted(range(len(attempts)), key=lambda place: lot(attempts[place]))[:most]
+    return [attempts[place] for place in sorted(chosen)]
 
 
 def told(config: Gsi.Config, rows: Sequence[Row], groups: Groups, begun: int) -> dict[str, float]:
-    """What guidance cost and brought: ``guided/share`` of the kept answers, ``guided/rescued`` problems that
-    came to enough right answers by it, of ``guided/needed``; ``guided/per_rescue`` generations;
-    ``per_kept`` generations per kept answer; how far kept guided answers copy the gold solution.
+    """What guidance cost and brought: ``guided/share`` of the right answers, ``guided/rescued`` problems that
+    came to enough right answers by it, of ``guided/needed``; ``guided/per_rescue`` generations, if there was
+    any; ``per_kept`` generations per right answer, if there was one; how far right guided answers copy the
+    gold solution.
     """
     every = [attempt for attempts in groups.values() for attempt in attempts]
     helped = [attempt for attempt in every if attempt.number >= config.samples]
@@ -154,12 +111,13 @@ def told(config: Gsi.Config, rows: Sequence[Row], groups: Groups, begun: int) ->
     kept_helped = [attempt for attempt in helped if attempt.right]
     rescued = begun - sum(not _enough(groups[str(row["id"])], config.min_correct) for row in rows)
     found = {
-        "per_kept": len(every) / max(1, len(kept)),
         "guided/needed": float(begun),
         "guided/rescued": float(rescued),
         "guided/generations": float(len(helped)),
         "guided/share": len(kept_helped) / max(1, len(kept)),
     }
+    if kept:
+        found["per_kept"] = len(every) / len(kept)
     if rescued:
         found["guided/per_rescue"] = len(helped) / rescued
     if kept_helped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from llmfw import Evaluation, Loss, Plugin, RolloutSampler, hookimpl
 from llmfw.callbacks.problems import solved
@@ -45,7 +45,11 @@ class Rft(Plugin):
         """Rounds until ``rft.rounds`` of them are trained."""
         from .sampler import rejection_sampling
 
-        return RolloutSampler(name="rft", next=rejection_sampling(self.config, run))
+        c = self.config
+        if c.objective != "sft" and c.reward:
+            run.expect_service("Reward", c.reward, key="rft.reward")
+        kind: Literal["text", "scored"] = "text" if c.objective == "sft" else "scored"
+        return RolloutSampler(name="rft", next=rejection_sampling(c, run), batch_kind=kind)
 
     @hookimpl
     def llmfw_loss(self, run: Any, tokenizer: Any, model_config: Any) -> Loss | None:

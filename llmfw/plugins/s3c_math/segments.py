@@ -1,8 +1,8 @@
 """A solution as segments of known kinds: its text, its record, what of it is trained. Plain Python.
 
-Every segment but the last ends with the delimiter, a newline, which belongs to it: the newline behind a wrong
-step is as masked as the step, and the first character of the reflection is trained (arXiv 2409.01524 doesn't
-say; the boundary is ours).
+Every segment but the last ends with a newline, and the blank lines behind it, which belong to it: the newline
+behind a wrong step is as masked as the step, and the first character of the reflection is trained (arXiv
+2409.01524 doesn't say; the boundary is ours).
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
-from llmfw import LlmfwError
+from .errors import SolutionError
+from .solution import behind, in_place_of
 
 Kind = Literal["step", "wrong", "reflect", "improve"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-DELIMITER: Final = "\n"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a solution. ``text`` has its delimiter; ``step_idx`` counts the gold lines from 0.
+    """A piece of a solution. ``text`` has its newline; ``step_idx`` counts the gold lines from 0.
 
     Raises:
-        LlmfwError: SEGMENT: no such kind, or nothing in it.
+        SolutionError: SEGMENT: no such kind, or nothing in it.
     """
 
     type: Kind
@@ -32,7 +32,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         if self.type not in KINDS or not self.text.strip():
-            raise LlmfwError(
+            raise SolutionError(
                 "SEGMENT",
                 f"a segment of kind {self.type!r} with the text {self.text!r} can't be written",
                 mend=f"give a text, and one of {', '.join(KINDS)}",
@@ -40,15 +40,9 @@ class Segment:
             )
 
 
-def lines_of(solution: Sequence[str], answer: str) -> list[str]:
-    """A gold solution's lines without delimiters: its steps, then ``Answer: ...``."""
-    return [*solution, f"Answer: {answer}"]
-
-
 def gold(lines: Sequence[str]) -> list[Segment]:
-    """The segments of a plain solution."""
-    last = len(lines) - 1
-    return [Segment("step", line + DELIMITER * (at < last), at) for at, line in enumerate(lines)]
+    """The segments of a plain solution, which has these lines (``solution.lines_of``)."""
+    return [Segment("step", line, at) for at, line in enumerate(lines)]
 
 
 def with_repair(
@@ -57,7 +51,8 @@ def with_repair(
     """A solution in which some steps are first written wrong, then taken back, then done right.
 
     Args:
-        repairs: a step's index -> (wrong step, reflection, improvement), each a text without delimiter.
+        repairs: a step's index -> (wrong step, reflection, improvement), each a text without newline; what
+            stands around the gold step stands around them.
         reflections: whether the reflection is written; without it the improvement follows the wrong step.
     """
     found: list[Segment] = []
@@ -67,10 +62,10 @@ def with_repair(
             found.append(segment)
             continue
         wrong, reflection, improvement = repairs[at]
-        found.append(Segment("wrong", wrong + DELIMITER, at))
+        found.append(Segment("wrong", in_place_of(segment.text, wrong), at))
         if reflections:
-            found.append(Segment("reflect", reflection + DELIMITER, at))
-        found.append(Segment("improve", improvement + DELIMITER, at))
+            found.append(Segment("reflect", reflection + behind(segment.text), at))
+        found.append(Segment("improve", in_place_of(segment.text, improvement), at))
     return found
 
 
@@ -79,10 +74,15 @@ def with_retry(
 ) -> list[Segment]:
     """A whole attempt that goes wrong at step ``at``, then a reflection, then the whole gold solution: the
     coarser correction that the paper compares with. All of the attempt is of kind ``wrong``.
+
+    Args:
+        attempt: all of its lines, from the first to the last, without newlines.
     """
-    found = [Segment("wrong", line + DELIMITER, min(index, at)) for index, line in enumerate(attempt)]
+    layout = [in_place_of(line, text) for line, text in zip(lines[: at + 1], attempt, strict=False)]
+    layout += [text + behind(lines[at]) for text in attempt[at + 1 :]]
+    found = [Segment("wrong", line, min(index, at)) for index, line in enumerate(layout)]
     if reflections:
-        found.append(Segment("reflect", reflection + DELIMITER, at))
+        found.append(Segment("reflect", reflection + behind(lines[at]), at))
     return [*found, *(Segment("improve", one.text, one.step_idx) for one in gold(lines))]
 
 
@@ -126,12 +126,12 @@ def from_record(told: Sequence[Mapping[str, Any]]) -> list[Segment]:
     """The segments that ``to_record`` wrote.
 
     Raises:
-        LlmfwError: SEGMENT, also where a key is missing.
+        SolutionError: SEGMENT, also where a key is missing.
     """
     try:
         return [Segment(one["type"], str(one["text"]), int(one["step_idx"])) for one in told]
     except (KeyError, TypeError, ValueError):
-        raise LlmfwError(
+        raise SolutionError(
             "SEGMENT",
             "a segment is an object with type, text and step_idx",
             mend="give each of them",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmfw.core import discovery
@@ -24,14 +24,20 @@ _FAMILIES = (
 )
 """Hooks whose answers act on the same thing; surgeries are of the family of their phase."""
 
+_WHATEVER_THE_ROWS = ("LOSS-ROUNDS", "PLUGINS-CONFLICT", "TWO-OWNERS")
+"""Conflicts that other rows can't mend."""
+
 
 @dataclass(frozen=True)
 class _Pair:
-    """What became of two plugins together: their plan and its settings, or what stands against it."""
+    """What became of two plugins together: their plan and its rows, or what stands against it."""
 
     other: str
-    plan: Plan | None
-    settings: dict[str, str]
+    plan: Plan | None = None
+    rows: Mapping[str, str] = field(default_factory=dict)
+    """Of ``_candidates``."""
+    chosen: dict[str, str] = field(default_factory=dict)
+    """Settings where their overlays differ, as of ``_plan``."""
     error: LlmfwError | None = None
 
 
@@ -68,19 +74,50 @@ def company_steps(subject: Subject) -> None:
     near = [pair for pair in _pairs(subject) if pair.plan is not None and _meet(subject, pair)]
     if not near:
         raise NotApplicable("no other installed plugin that it makes a plan with speaks at the same place")
-    for pair in near:
-        both = [subject.name, pair.other]
+    if not sum([_judged(subject, pair) for pair in near]):
+        others = ", ".join(repr(pair.other) for pair in near)
+        raise NotApplicable(f"the kit has no rows with which it and another of {others} each run alone")
+
+
+def _judged(subject: Subject, pair: _Pair) -> bool:
+    """Run the two over the kit's rows; False: there are none with which each of them runs alone.
+
+    Raises:
+        Violation: each runs alone, and they don't run together.
+    """
+    both, forms = [subject.name, pair.other], list(_candidates(subject))
+    trains = all("fit" in discovery.card(name).verbs for name in both)
+    for rows in forms[forms.index(dict(pair.rows)) :]:
         try:
-            if not all("fit" in discovery.card(name).verbs for name in both):
-                subject.generate(["1 + 1?"], pair.settings, plugins=both, max_new_tokens=2)
-            else:
-                subject.fit({**pair.settings, "trainer.max_steps": "1"}, plugins=both)
-        except LlmfwError as error:
+            if rows != pair.rows:
+                _plan(subject, rows, both, pair.chosen)
+        except LlmfwError:
+            continue
+        settings = {**pair.chosen, **rows}
+        error = _failure(subject, settings, both, trains=trains)
+        if error is None:
+            return True
+        if not any(_failure(subject, settings, [name], trains=trains) for name in both):
             raise broken(
                 f"together with {pair.other!r} it plans, but doesn't run: {error.what}",
                 mend="leave room for others: read only what is yours of batches, models and metrics, or "
                 "declare conflicts_with in card.toml",
             ) from error
+    return False
+
+
+def _failure(
+    subject: Subject, settings: Mapping[str, str], plugins: list[str], *, trains: bool
+) -> LlmfwError | None:
+    """What keeps these plugins from training a step, or from answering a prompt; None: nothing."""
+    try:
+        if trains:
+            subject.fit({**settings, "trainer.max_steps": "1"}, plugins=plugins)
+        else:
+            subject.generate(["1 + 1?"], settings, plugins=plugins, max_new_tokens=2)
+    except LlmfwError as error:
+        return error
+    return None
 
 
 def _pairs(subject: Subject) -> list[_Pair]:
@@ -97,37 +134,38 @@ def _all_pairs(subject: Subject) -> Iterator[_Pair]:
             discovery.load_class(discovery.card(other))
         except LlmfwError:
             continue  # broken by itself: its own check says so
-        pair = _pair(subject, other, [subject.name, other])
-        turned = _pair(subject, other, [other, subject.name])
-        yield pair if pair.error is not None else turned
+        chosen: dict[str, str] = {}
+        pair = _pair(subject, other, [subject.name, other], chosen)
+        yield pair if pair.error is not None else _pair(subject, other, [other, subject.name], chosen)
 
 
-def _pair(subject: Subject, other: str, plugins: list[str]) -> _Pair:
+def _pair(subject: Subject, other: str, plugins: list[str], chosen: dict[str, str]) -> _Pair:
     """Their plan over the first form of rows that both can take."""
     first: LlmfwError | None = None
-    for settings in _candidates(subject):
+    for rows in _candidates(subject):
         try:
-            plan, settled = _settled(subject, settings, plugins)
+            return _Pair(other, _plan(subject, rows, plugins, chosen), rows, chosen)
         except LlmfwError as error:
             if first is None or first.code == "LOSS-DATA":
                 first = error
-        else:
-            return _Pair(other, plan, settled)
-    return _Pair(other, None, {}, first)
+            if error.code in _WHATEVER_THE_ROWS:
+                break
+    return _Pair(other, error=first)
 
 
-def _settled(subject: Subject, settings: dict[str, str], plugins: list[str]) -> tuple[Plan, dict[str, str]]:
-    """The plan, and the settings with which it could be made: where two overlays differ, a user would be told
-    to choose; here the subject's own value is chosen.
+def _plan(subject: Subject, rows: Mapping[str, str], plugins: list[str], chosen: dict[str, str]) -> Plan:
+    """The plan. Where two overlays differ, a user would be told to choose: here the subject's own value is
+    chosen, and noted in ``chosen``.
     """
     while True:
+        settings = {**chosen, **rows}
         try:
-            return subject.plan(settings, plugins=plugins), settings
+            return subject.plan(settings, plugins=plugins)
         except ConflictError as error:
             if error.code != "CONFIG-CONFLICT" or error.key is None or error.key in settings:
                 raise
-            own = subject.plan().settings.get(error.key)
-            settings = {**settings, error.key: json.dumps(own)}
+            own = subject.once("own settings", lambda: subject.plan().settings)
+            chosen[error.key] = json.dumps(own.get(error.key))
 
 
 def _candidates(subject: Subject) -> Iterator[dict[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +15,10 @@ from llmfw.core.generation import (
     Collected,
     Rollouts,
     ScriptedPolicy,
+    Sampling,
     SelfTrainingConfig,
     distinct,
+    request_seed,
     scored_row,
     self_training,
     trained_row,
@@ -25,6 +26,7 @@ from llmfw.core.generation import (
 from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.records import Completion, Verdict
 from llmfw.core.rounds import Ledger
+from tests.toys.runs import run_of
 
 ROWS = [
     {"id": f"p{n}", "prompt": f"{n}+1", "answer": str(n + 1), "solution": [f"{n}+1={n + 1}"]}
@@ -72,6 +74,36 @@ def test_attempts_are_numbered_judged_with_their_beginning_and_counted(tmp_path:
     assert [group[0].text for group in groups] == ["a=1", "b=2", "c=3"]
     assert all(one.right for group in groups for one in group)
     assert ledger.of("sample")["samples"] == 6
+
+
+class Drawn(ScriptedPolicy):
+    """Each answer is the seed that the engine would draw it with."""
+
+    def generate(self, prompts: Any, *, ids: Any = None, **sampling: Any) -> Any:
+        settings = Sampling().but(**{key: sampling[key] for key in ("seed", "samples", "first")})
+        texts = [str(request_seed(settings.seed, name, number)) for name in ids for number in settings.numbers]
+        answers = iter(texts)
+        return ScriptedPolicy(lambda asked: [next(answers) for _ in asked]).generate(
+            prompts, ids=ids, **sampling
+        )
+
+
+def test_an_attempts_random_numbers_depend_on_its_number_and_not_on_how_the_call_is_cut(
+    tmp_path: Path,
+) -> None:
+    """8 samples of three problems: all at once, and as 5 and 3 more."""
+    cut: list[list[list[str]]] = []
+    for sizes in ((8,), (5, 3)):
+        asking, ledger = rollouts(tmp_path / str(len(sizes)), Drawn(lambda prompts: []), Judge())
+        texts: list[list[str]] = [[], [], []]
+        with ledger.sampling(0):
+            for size in sizes:
+                groups = asking.attempt(ROWS, purpose="sample", samples=size, first=len(texts[0]))
+                for own, group in zip(texts, groups, strict=True):
+                    own += [one.text for one in group]
+        cut.append(texts)
+    assert cut[0] == cut[1]
+    assert len({text for own in cut[0] for text in own}) == 24, "no two attempts share their numbers"
 
 
 def test_a_round_that_is_sampled_again_is_neither_generated_nor_judged_again(tmp_path: Path) -> None:
@@ -130,7 +162,7 @@ def frame(**settings: Any) -> Any:
     def collect(asking: Rollouts, rows: Any) -> Collected:
         return Collected(attempts=[one for group in asking.attempt(rows, purpose="sample") for one in group])
 
-    return self_training(SelfTrainingConfig(**settings), SimpleNamespace(seed=0), collect, name="toy")
+    return self_training(SelfTrainingConfig(**settings), run_of(seed=0), collect, name="toy")
 
 
 def next_of(make: Any, index: int, folder: Path, answer: Any) -> Any:

@@ -35,6 +35,8 @@ def test_a_served_model_answers_as_it_does_here(local):
         there = policy.generate(prompts, logps=True)
         assert [answer.text for answer in there] == [answer.text for answer in here]
         assert [answer.finish for answer in there] == [answer.finish for answer in here]
+        assert [answer.tokens for answer in there] == [len(answer.ids) for answer in here]
+        assert [answer.ids for answer in there] == [(), ()], "their ids are the server's own"
         for one, other in zip(there, here, strict=True):
             assert one.logps == pytest.approx(other.logps, abs=1e-4)  # the server answers one by one
         assert policy.usage.prompt_tokens == sum(answer.prompt_tokens for answer in here)
@@ -55,9 +57,11 @@ def test_samples_stand_beside_their_prompt_and_each_has_a_seed_of_its_own():
     with serving(answer) as url:
         once = _policy(url).generate(["a", "b"], samples=3, temperature=1.0)
         again = _policy(url).generate(["b"], ids=[1], samples=3, temperature=1.0)
+        last = _policy(url).generate(["b"], ids=[1], samples=1, first=2, temperature=1.0)
     assert [text.text[0] for text in once] == ["a", "a", "a", "b", "b", "b"]
     assert len(set(seen[:6])) == 6
     assert [text.text for text in again] == [text.text for text in once[3:]]
+    assert last[0].text == once[5].text, "the third of three, asked for alone"
     assert all(0 <= seed < 2**31 for _, seed in seen)
 
 

@@ -122,6 +122,16 @@ def test_seeds_ids_and_sample_indices_all_change_the_draw(model, tokenizer):
     assert [a.ids for a in first] == [a.ids for a in generate(model, tokenizer, ["Hi"], sampling, ids=["x"])]
 
 
+def test_samples_asked_for_in_two_calls_are_those_of_one(model, tokenizer):
+    sampling = Sampling(max_new_tokens=15, temperature=1.5, samples=5)
+    whole = generate(model, tokenizer, ["Hi"], sampling, ids=["x"])
+    parts = [
+        *generate(model, tokenizer, ["Hi"], sampling.but(samples=2), ids=["x"]),
+        *generate(model, tokenizer, ["Hi"], sampling.but(samples=3, first=2), ids=["x"]),
+    ]
+    assert [a.ids for a in parts] == [a.ids for a in whole] and len({a.ids for a in whole}) == 5
+
+
 def test_a_shorter_sampled_answer_is_the_beginning_of_a_longer_one(model, tokenizer):
     sampling = Sampling(max_new_tokens=30, temperature=1.0)
     long = generate(model, tokenizer, ["Hi"], sampling)[0].ids

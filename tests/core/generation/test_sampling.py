@@ -23,6 +23,7 @@ from tests.core.generation.conftest import byte_tokenizer
         {"top_p": 1.1},
         {"top_k": -1},
         {"samples": 0},
+        {"first": -1},
         {"stop": ("",)},
     ],
 )

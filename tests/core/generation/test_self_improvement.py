@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +14,13 @@ from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.rounds import Ledger
 from llmfw.core.verifiers import build
 from tests.architecture.conftest import ROOT
+from tests.toys.runs import run_of
 
 ROWS = [
     {"id": f"p{n}", "prompt": f"{n} +2", "answer": str(n + 2), "solution": [f"{n}+2={n + 2}"]}
     for n in range(2)
 ]
-RUN = SimpleNamespace(seed=7)
+RUN = run_of()
 
 
 def asked(next_round: Any, place: Path | Ledger, texts: list[str], index: int = 0, rows: Any = None) -> Any:
@@ -97,6 +98,23 @@ def test_records_of_a_methods_own_take_the_place_of_right_attempts(tmp_path: Pat
 def test_the_start_after_solutions_needs_their_round():
     with pytest.raises(LlmfwError, match="mine.start"):
         frame(gold=False, start="gold")
+
+
+def test_a_verifier_that_nobody_offers_is_refused_before_the_first_round():
+    with pytest.raises(LlmfwError, match="mine.verifier: .*Verifier named 'guess'") as caught:
+        frame(verifier="guess")
+    assert caught.value.code == "SERVICE"
+
+
+def test_the_length_of_answers_counts_the_tokens_whose_ids_nobody_told(tmp_path: Path):
+    """Two answers of 5 tokens each, known by number alone, as an endpoint tells them."""
+
+    def unseen(rollouts: Any, rows: Any) -> Collected:
+        (group, _) = rollouts.attempt(rows, purpose="sample", samples=2)
+        hidden = [replace(one, completion=replace(one.completion, ids=(), unseen=5)) for one in group]
+        return Collected(attempts=hidden)
+
+    assert asked(frame(unseen, gold=False), tmp_path, RIGHT).notes["length"] == 5
 
 
 def test_rows_without_an_answer_are_refused_by_name(tmp_path: Path):

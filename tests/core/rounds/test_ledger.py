@@ -10,6 +10,7 @@ import pytest
 
 from llmfw.core.failpoints import _reached
 from llmfw.core.generation import ScriptedPolicy
+from llmfw.core.records import Completion
 from llmfw.core.rounds import Ledger
 
 
@@ -102,6 +103,25 @@ def test_a_kill_between_two_answers_costs_none_of_those_that_are_there(tmp_path:
         answers = ledger.generate(again.policy, ["a", "b", "c"], purpose="draft")
     assert [answer.text for answer in answers] == ["a!", "b!", "c!"]
     assert again.written == ["c"] and ledger.total()["samples"] == 3
+
+
+def test_tokens_that_an_endpoint_counts_are_counted_remembered_and_held_to_the_budget(tmp_path: Path):
+    """Two answers of 7 tokens whose ids nobody told: 14 of a budget of 15, also in the next process."""
+
+    class Counting:
+        def generate(self, prompts, *, done, **_):
+            answers = [
+                Completion(text="x", ids=(), prompt_tokens=1, finish="stop", unseen=7) for _ in prompts
+            ]
+            for index, answer in enumerate(answers):
+                done(index, answer)
+            return answers
+
+    for _ in range(2):
+        with (ledger := Ledger(tmp_path, budget=15)).sampling(0):
+            answers = ledger.generate(Counting(), ["a", "b"], purpose="draft")
+        assert ledger.of("draft")["tokens"] == 14 and ledger.left == 1
+        assert [answer.tokens for answer in answers] == [7, 7]
 
 
 def test_equal_requests_are_different_calls_in_their_order(tmp_path: Path):

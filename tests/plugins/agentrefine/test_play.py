@@ -6,21 +6,27 @@ import importlib.util
 import math
 import random
 import shutil
+import sys
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import llmfw
 from llmfw.core.generation import ScriptedPolicy
 from llmfw.core.models import byte_tokenizer
-from llmfw.plugins.agentrefine.dialogue import react, react_of
-from llmfw.plugins.agentrefine.environments import Suite, open_suites
+from llmfw.plugins.agentrefine import environments
+from llmfw.plugins.agentrefine.dialogue import react
+from llmfw.plugins.agentrefine.environments import Suite, names_of, open_suites, rehearse
 from llmfw.plugins.agentrefine.environments.scripted import Scripted
 from llmfw.plugins.agentrefine.evaluations import asking, measured, shortened
 from llmfw.plugins.agentrefine.play.metrics import diversity, rates, spread
-from llmfw.plugins.agentrefine.play.react import NO_ACTION, Episode, play
+from llmfw.plugins.agentrefine.play.react import NO_ACTION, Episode, Reply, play
+from llmfw.plugins.agentrefine.plugin import AgentRefine
 from llmfw.plugins.agentrefine.records import EnvironmentProblem
 from llmfw.plugins.agentrefine.rows import Options
+from llmfw.plugins.agentrefine.sampler import refinement
 
 OPTIONS = Options(rooms=2, boxes=2, items=1, names="fixed")
 
@@ -29,18 +35,19 @@ def suite(name: str = "held_in", episodes: int = 4) -> Suite:
     return open_suites(name, episodes, OPTIONS)[0]
 
 
-def oracle(given: Suite) -> Callable[[Sequence[Any], Sequence[str]], list[str]]:
+def oracle(given: Suite) -> Callable[[Sequence[Any], Sequence[str]], list[Reply]]:
     """Plays each episode by its world's own planner."""
     worlds = {str(seed): world for world, seed in given.worlds}
 
-    def generate(asked: Sequence[Any], names: Sequence[str]) -> list[str]:
-        return [react(*worlds[name.split("/")[-2]].oracle()) for name in names]  # type: ignore[attr-defined]
+    def generate(asked: Sequence[Any], names: Sequence[str]) -> list[Reply]:
+        moves = [worlds[name.split("/")[-2]].oracle() for name in names]  # type: ignore[attr-defined]
+        return [Reply(text=react(*move)) for move in moves]
 
     return generate
 
 
-def always(text: str) -> Callable[[Sequence[Any], Sequence[str]], list[str]]:
-    return lambda asked, names: [text] * len(asked)
+def always(text: str, cut: bool = False) -> Callable[[Sequence[Any], Sequence[str]], list[Reply]]:
+    return lambda asked, names: [Reply(text=text, cut=cut)] * len(asked)
 
 
 def run(given: Suite, generate: Any, max_turns: int = 10, max_retries: int = 2) -> list[Episode]:
@@ -73,7 +80,9 @@ def test_a_reply_without_an_action_is_asked_for_again_and_at_most_so_often() -> 
 
 def test_retries_count_anew_after_an_action() -> None:
     replies = iter(["hm", react("a", "look"), "hm", react("a", "look")] * 3)
-    found = run(suite(episodes=1), lambda asked, names: [next(replies)], max_turns=4, max_retries=1)
+    found = run(
+        suite(episodes=1), lambda asked, names: [Reply(text=next(replies))], max_turns=4, max_retries=1
+    )
     assert not found[0].stuck and len(found[0].acts) == 4 and found[0].unread == 4
 
 
@@ -90,8 +99,8 @@ def test_a_forced_mistake_comes_first_and_is_not_the_players() -> None:
 def test_a_repeat_of_the_forced_mistake_is_counted() -> None:
     given = suite("forced")
 
-    def same(asked: Sequence[Any], names: Sequence[str]) -> list[str]:
-        return [messages[1]["content"] for messages in asked]
+    def same(asked: Sequence[Any], names: Sequence[str]) -> list[Reply]:
+        return [Reply(text=messages[1]["content"]) for messages in asked]
 
     result = measured([given], same, max_turns=3, max_retries=0, seed=0)
     assert result.metrics["episodes/forced/first_repeat"] == 1.0
@@ -127,23 +136,6 @@ def test_the_papers_own_spread_is_the_populations() -> None:
 
 def test_thoughts_differ_apart_from_case_and_blanks() -> None:
     assert diversity(["a b", "A  b ", "c", "", "d"]) == 3 / 4 and math.isnan(diversity([""]))
-
-
-@pytest.mark.parametrize(
-    ("text", "want"),
-    [
-        ("Thought: a\nAction: go to den 1", ("a", "go to den 1")),
-        ("Action: look", ("", "look")),
-        ("Thought: a\nb\nAction: look \n", ("a\nb", "look")),
-        ("Thought: a", None),
-        ("Action:", None),
-        ("Action: look\nThought: more", None),
-        ("", None),
-        ("the Action: look", None),
-    ],
-)
-def test_a_reply_is_read_as_thought_and_action(text: str, want: Any) -> None:
-    assert react_of(text) == want
 
 
 def test_a_history_that_outgrows_the_model_loses_its_oldest_turns() -> None:
@@ -231,11 +223,91 @@ def test_the_real_babyai_tells_what_it_shows_and_flags_what_fails() -> None:
 @pytest.mark.parametrize(
     ("name", "package"), [("scienceworld:boil", "scienceworld"), ("babyai:GoTo", "minigrid")]
 )
-def test_a_simulator_that_is_not_installed_is_named_with_its_command(
+def test_a_simulator_that_is_not_installed_is_named_with_its_extra_before_anything_is_loaded(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(EnvironmentProblem, match=rf"error\[ENVIRONMENT-MISSING\].*pip install {package}=="):
-        open_suites(name, 1, OPTIONS)
+    said = r"error\[ENVIRONMENT-MISSING\].*isn't installed; pip install 'llmfw\[environments\]'"
+    for ask in (names_of, rehearse, lambda given: open_suites(given, 1, OPTIONS)):
+        with pytest.raises(EnvironmentProblem, match=said):
+            ask(name)
+    with pytest.raises(EnvironmentProblem, match=said):
+        llmfw.plan("model=tiny-llama", f"agentrefine.environments={name}", plugins=["agentrefine"])
+
+
+def test_scienceworld_without_java_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environments, "find_spec", lambda package: object())
+    monkeypatch.setattr(environments.shutil, "which", lambda program: None)
+    with pytest.raises(EnvironmentProblem, match=r"error\[ENVIRONMENT-MISSING\].*needs Java.*install a Java"):
+        names_of("held_in,scienceworld:boil")
+
+
+@minigrid
+def test_a_level_that_does_not_exist_stops_the_round_before_it_trains() -> None:
+    config = AgentRefine.Config(environments="held_in,babyai:Nowhere")
+    with pytest.raises(EnvironmentProblem, match=r"error\[ENVIRONMENT\].*no level 'Nowhere'"):
+        refinement(config, SimpleNamespace(seed=0))(0, [], None, None, None)
+
+
+def test_what_a_rehearsal_opens_it_closes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class World(Scripted):
+        def close(self) -> None:
+            closed.append(self.name)
+
+    (plain, seed), *_ = suite().worlds
+    world = World(plain.house, "outside")  # type: ignore[attr-defined]
+    asked: list[str] = []
+
+    def opened(names: str, episodes: int, options: object) -> list[Suite]:
+        asked.append(names)
+        return [Suite(name="outside", worlds=[(world, seed), (world, seed)])]
+
+    monkeypatch.setattr(environments, "open_suites", opened)
+    monkeypatch.setitem(environments._OUTSIDE, "babyai", lambda: None)
+    rehearse("held_in, babyai:GoTo")
+    assert asked == ["babyai:GoTo"] and closed == ["outside"]
+
+
+def test_replies_that_are_cut_off_are_counted_and_their_actions_done() -> None:
+    """By hand: two episodes of one reply each; both cut, one of them within its thought."""
+    given = suite(episodes=2)
+    replies = [Reply(text=react("x", "look"), cut=True), Reply(text="Thought: I th", cut=True)]
+    found = run(given, lambda asked, names: replies, max_turns=1, max_retries=0)
+    assert [one.cut for one in found] == [1, 1] and [len(one.own) for one in found] == [1, 0]
+    assert rates(found)["cut"] == 1.0 and rates(found)["unread"] == 0.5
+    assert rates(run(given, always("x"), max_retries=0))["cut"] == 0.0
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    """A policy of the overlay's architecture with random weights, on bytes."""
+    return llmfw.policy("tiny-lfm2")
+
+
+def test_a_model_that_reaches_its_longest_reply_is_seen_to_be_cut(tiny: Any) -> None:
+    replies = asking(tiny, max_new_tokens=3)([[{"role": "user", "content": "hi"}]], ["one"])
+    assert [reply.cut for reply in replies] == [True]
+
+
+def test_greedy_replies_are_the_same_in_any_batch_and_at_any_temperature_of_the_run(tiny: Any) -> None:
+    given = open_suites("held_in,forced", 3, OPTIONS)
+    asked = [
+        [{"role": "user", "content": world.reset(seed)}] * 1 for one in given for world, seed in one.worlds
+    ]
+    asked = [[*messages, *turns(at)] for at, messages in enumerate(asked)]
+    names = [str(at) for at in range(len(asked))]
+    alone = [asking(tiny, max_new_tokens=12, batch_size=1)([one], [n])[0] for one, n in zip(asked, names)]
+    for size in (2, 4, 64):
+        assert asking(tiny, max_new_tokens=12, batch_size=size)(asked, names) == alone
+    backwards = asking(tiny, max_new_tokens=12, batch_size=4)(asked[::-1], names[::-1])
+    assert backwards == alone[::-1]
+
+
+def turns(count: int) -> list[dict[str, str]]:
+    """So many turns of a player, each answered."""
+    one = ({"role": "assistant", "content": react("x", "look")}, {"role": "user", "content": "den 1: empty"})
+    return [message for _ in range(count) for message in one]

@@ -17,6 +17,7 @@ from llmfw.core.rounds import Ledger
 from llmfw.core.verifiers import build
 from llmfw.plugins.critique_loop.plugin import CritiqueLoop
 from llmfw.plugins.critique_loop.sampler import critique_loop
+from tests.toys import runs
 
 Config = CritiqueLoop.Config
 
@@ -119,6 +120,8 @@ def run_of(folder: Path, **policies: Any) -> Any:
         dir=folder,
         policy=lambda name: policies[name],
         identity=identity,
+        expect_service=runs.run_of().expect_service,
+        expect_policy=runs.run_of(policies=policies).expect_policy,
         config=SimpleNamespace(models={}),
         rows=lambda split: ROWS,
     )

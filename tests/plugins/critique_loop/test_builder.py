@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import llmfw
 from llmfw import LlmfwError
 from llmfw.core.generation import Rollouts, ScriptedPolicy
 from llmfw.core.rounds import Ledger
@@ -108,9 +109,31 @@ def test_an_actor_that_is_never_wrong_leaves_nothing_to_learn(roles: Any, tmp_pa
         built(roles, tmp_path, roles.Actor(answer))
 
 
-def test_the_oracle_annotates_chains_only(roles: Any) -> None:
-    with pytest.raises(LlmfwError, match=r"error\[NO-CHAIN\]"):
-        builder.annotator_of(roles.Config(), None, [{"id": "q", "prompt": "?", "answer": "1"}])
+def test_a_records_name_depends_on_its_problem_alone(roles: Any, tmp_path: Path) -> None:
+    """It draws the filter's random numbers. Two answers to each problem, in any order and company."""
+    settings = {"rg1": 2, "rg2": 0, "rg3": 0, "right_share": 0.0}
+
+    def named(rows: Any, folder: Path) -> dict[str, str]:
+        config = roles.Config(form="compact", **settings)
+        turn = {"n": 0}
+
+        def answer(prompt: Any, prefix: str) -> str:
+            turn["n"] += 1
+            return roles.slipped(roles.row_of(prompt)) if turn["n"] % 2 else "1+1=3\nAnswer: 3"
+
+        with (ledger := Ledger(folder)).sampling(0):
+            given = rollouts(roles, roles.Actor(answer), ledger)
+            records, _ = builder.build(config, given, rows, None)
+        return {one["id"]: one["response"] for one in records}
+
+    every = named(roles.ROWS, tmp_path / "all")
+    assert len(every) == 12 and named(roles.ROWS[::-1], tmp_path / "back") == every
+    assert named(roles.ROWS[3:4], tmp_path / "one").items() <= every.items()
+
+
+def test_a_share_of_right_answers_above_nine_tenths_is_refused() -> None:
+    with pytest.raises(LlmfwError, match=r"critique_loop.right_share.*0.9"):
+        llmfw.plan("model=tiny-math", "critique_loop.right_share=0.95", plugins=["critique_loop"])
 
 
 # --- the soft filter ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import pytest
@@ -34,6 +35,30 @@ def test_oracle_10_at_the_barrier_it_passes_and_one_below_it_fails() -> None:
     assert not f.passes_barrier("1 2 3 4", response, gold, slack=0)
 
 
+@pytest.mark.parametrize(
+    ("refined", "runs", "passes"),
+    [
+        ("Answer: 36", 1, False),  # a leaked answer said again
+        ("Answer: -36", 1, False),
+        ("Answer: 3.5", 2, False),
+        ("Answer: 7/2", 2, False),
+        ("The answer is thirty-six.", 0, False),
+        ("1.5*4=6\nAnswer: thirty-six", 4, True),
+        ("-1+4=3\nAnswer: 3", 4, True),
+        ("1/2+1/2=1", 5, True),
+    ],
+)
+def test_oracle_10_the_barrier_counts_runs_whatever_numbers_they_are(
+    refined: str, runs: int, passes: bool
+) -> None:
+    """Gold 12*3=36, 36-1=35, Answer: 35 has 7 runs, the response 6: the bar is 6 - 2 = 4. A decimal and a
+    fraction are two runs, a sign and a number in words none.
+    """
+    gold, response = "12*3=36\n36-1=35\nAnswer: 35", "12*3=38\n38-1=37"
+    assert f.digit_runs(refined) == reference.digit_runs(refined) == runs
+    assert f.passes_barrier(refined, response, gold) is passes
+
+
 def test_a_cap_counts_by_key_wherever_the_items_stand() -> None:
     items = ["a1", "b1", "a2", "b2", "a3", "c1"]
     assert f.capped(items, lambda one: one[0], 1) == ["a1", "b1", "c1"]
@@ -45,13 +70,18 @@ def test_oracle_5_generations_by_hand() -> None:
     """N = 4: all right 4; one wrong 4 + 1 + 4 = 9; all wrong 4 + 4 * 5 = 24 = N^2 + 2N."""
     assert [f.generations(4, wrong) for wrong in (0, 1, 4)] == [4, 9, 24]
     assert f.generations(4, 2, refinements=1) == 8
-    assert f.expected_generations(4, 1.0) == 4 and f.expected_generations(4, 0.0) == 24
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
-def test_oracle_5_expected_generations_are_the_sum_over_outcomes(p: float) -> None:
+def test_oracle_5_expected_generations_are_n_and_n_times_the_chance_to_be_wrong_times_one_and_n(
+    p: float,
+) -> None:
+    """E[N + k (1 + N)] over k wrong of N, k binomial: N + N (1 - p) (1 + N), and the sum over outcomes."""
     for n in (1, 2, 5):
-        assert f.expected_generations(n, p) == pytest.approx(reference.expected_generations(n, p))
+        chances = [math.comb(n, k) * (1 - p) ** k * p ** (n - k) for k in range(n + 1)]
+        mean = sum(chance * f.generations(n, k) for k, chance in enumerate(chances))
+        assert mean == pytest.approx(n + n * (1 - p) * (1 + n))
+        assert mean == pytest.approx(reference.expected_generations(n, p))
 
 
 def test_oracle_3_the_difference_of_accuracies_is_what_was_gained_less_what_was_lost() -> None:
@@ -67,11 +97,6 @@ def test_oracle_3_the_difference_of_accuracies_is_what_was_gained_less_what_was_
             told = f.change(one, two)
             assert told.delta == told.gained - told.lost
             assert (told.first, told.refined) == (sum(one) / 4, sum(two) / 4)
-
-
-def test_a_leak_is_the_answer_as_a_number_of_its_own() -> None:
-    assert f.leaks("12*3=36", "36") and f.leaks("It is 36.", "36") and f.leaks("36", "36")
-    assert not f.leaks("136 and 360", "36") and not f.leaks("36.5 or 0.36", "36") and not f.leaks("x", "")
 
 
 def test_curves_are_read_at_powers_of_two_and_at_the_end() -> None:

@@ -11,17 +11,20 @@ import pytest
 
 from llmfw.core.data import answer_of
 from llmfw.core.generation import ScriptedPolicy
+from llmfw.core.models import byte_tokenizer
 from llmfw.plugins.critique_loop import measure
 from llmfw.plugins.critique_loop.chains import Course, Roles, Said, courses
 from llmfw.plugins.critique_loop.critics import critic_for
 from llmfw.plugins.critique_loop.evaluations import critiqued, evaluations, scaling
 
 
-def roles_of(roles: Any, actor: Any, temperature: float = 0.7, **settings: Any) -> Roles:
+def roles_of(
+    roles: Any, actor: Any, temperature: float = 0.7, tokenizer: Any = None, **settings: Any
+) -> Roles:
     config = roles.Config(**{"form": "compact", "critic": "oracle", "test_time": 1, **settings})
     return Roles(
         actor=actor,
-        critic=critic_for(config, roles.run_of(Path()), roles.ROWS),
+        critic=critic_for(config, roles.run_of(Path()), roles.ROWS, tokenizer),
         judge=roles.service("Verifier"),
         form="compact",
         config=config,
@@ -111,6 +114,16 @@ def test_tokens_of_all_calls_are_counted() -> None:
     assert [line["tokens"] for line in measure.side_by_side([[short, short]], 2)] == [17, 34]
     deep = measure.one_behind_another([chain], 3, only_final=False)
     assert [line["tokens"] for line in deep] == [17, 24, 31]
+
+
+def test_what_a_scripted_critic_says_costs_the_tokens_of_its_words(roles: Any) -> None:
+    """Each answer is `1+2=3, 3*3=10 ...`; its critique `1+2=3 |ok|, 3*3=10 |no| 3*3=9, answer |no|`: a token
+    a byte, 10 + 1 + 18 + 1 + 11 = 41 for the first problem. The actor's own words count for nothing here.
+    """
+    for critic, expected in (("oracle", 41), ("silent", 0)):
+        given = roles_of(roles, roles.follower(), tokenizer=byte_tokenizer(), critic=critic)
+        ((course,),) = courses(given, roles.ROWS[:1], 1, 1, "x")
+        assert course.tokens == expected
 
 
 def test_successive_rounds_vote_or_the_last_one_counts() -> None:

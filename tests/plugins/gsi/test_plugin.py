@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from llmfw.core.config import load_config
 from llmfw.plugins.gsi.plugin import Gsi
 from llmfw.testing import Runner
+from tests.toys.runs import run_of
 
 
 def test_the_overlay_is_the_baselines_so_that_runs_compare() -> None:
@@ -23,7 +22,7 @@ def test_the_overlay_is_the_baselines_so_that_runs_compare() -> None:
 
 
 def test_held_out_problems_are_measured_unless_none_are_asked_for() -> None:
-    run = SimpleNamespace(seed=1, rows=lambda split: [])
+    run = run_of(seed=1)
     (evaluation,) = Gsi(Gsi.Config()).llmfw_evaluations(run=run)
     assert set(evaluation.when) == {"start", "end"}
     assert list(Gsi(Gsi.Config(problems=0)).llmfw_evaluations(run=run)) == []

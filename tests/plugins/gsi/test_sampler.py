@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from llmfw.plugins.gsi.reference import needs_guidance
 from llmfw.plugins.gsi.sampler import guided
 from llmfw.plugins.rft.plugin import Rft
 from llmfw.plugins.rft.sampler import rejection_sampling
+from tests.toys.runs import run_of
 
 ROWS = [
     {"id": f"p{n}", "prompt": f"{n} +2 +3 +4", "answer": str(n + 9), "level": "3",
@@ -60,7 +60,7 @@ def sampled(
     """(the round, its ledger) of one sampling round."""
     settings = {"gold": False, "rounds": 1, "samples": 8, **settings}
     teacher = settings.pop("teacher_policy", None)
-    run = SimpleNamespace(seed=7, policy=lambda name: teacher, service=None)
+    run = run_of(policies={"teacher": teacher})
     make = rejection_sampling(Rft.Config(**settings), run) if rft else guided(Gsi.Config(**settings), run)
     with (ledger := Ledger(folder)).sampling(0):
         found = make(0, rows, policy, lambda protocol, name: build(protocol, name, None), ledger)
@@ -195,7 +195,7 @@ def test_oracle_11_the_ledger_counts_what_was_generated(tmp_path: Path) -> None:
 
 
 def test_the_gold_solutions_come_first_and_are_kept(tmp_path: Path) -> None:
-    make = guided(Gsi.Config(rounds=1, gold_epochs=2.0), SimpleNamespace(seed=0))
+    make = guided(Gsi.Config(rounds=1, gold_epochs=2.0), run_of(seed=0))
     found = make(0, ROWS, None, None, None)
     assert found.keep_as == "gold" and found.epochs == 2.0
     assert found.records[0]["completion"] == answer_of(ROWS[0])
@@ -204,7 +204,7 @@ def test_the_gold_solutions_come_first_and_are_kept(tmp_path: Path) -> None:
 
 def test_oracle_10_every_round_trains_from_the_same_weights(tmp_path: Path) -> None:
     """From base that is None each time; from gold the weights after the solutions, which nobody changes."""
-    run = SimpleNamespace(seed=7, policy=None, service=None)
+    run = run_of()
     for start in ("base", "gold"):
         begun: list[tuple[Path | None, str]] = []
 

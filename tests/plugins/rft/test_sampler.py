@@ -17,6 +17,7 @@ from llmfw.core.verifiers import build
 from llmfw.plugins.rft.plugin import Rft
 from llmfw.plugins.rft.sampler import rejection_sampling
 from llmfw.testing import Runner
+from tests.toys.runs import run_of
 
 ROWS = [{"id": f"p{n}", "prompt": f"{n} +2", "answer": str(n + 2)} for n in range(2)]
 TEXTS = ["Answer: 2", "Answer: 9", "Answer: 3", "Answer: 3"]
@@ -35,7 +36,7 @@ class Known(ScriptedPolicy):
 def sampled(folder: Path, texts: list[str], rewards: Any = None, index: int = 0, **settings: Any) -> Any:
     """The round that these answers make; ``rewards``: what a service gives."""
     service = SimpleNamespace(rewards=lambda rows, responses: rewards)
-    run = SimpleNamespace(seed=7, service=lambda protocol, name: service)
+    run = run_of(services={("Reward", "mine"): service})
     config = Rft.Config(gold=False, rounds=2, samples=2, reward="mine" if rewards else "", **settings)
     ledger, answers = Ledger(folder), iter(texts)
     policy = Known(lambda prompts: [next(answers) for _ in prompts], byte_tokenizer())

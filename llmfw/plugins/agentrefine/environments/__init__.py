@@ -8,8 +8,10 @@ when they're asked for.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Protocol
 
 from ..records import EnvironmentProblem, Errors
@@ -61,15 +63,15 @@ class Suite:
 
 
 def names_of(names: str) -> list[str]:
-    """The environments that a setting names.
+    """The environments that a setting names; nothing is loaded.
 
     Raises:
-        EnvironmentProblem: an unknown name.
+        EnvironmentProblem: an unknown name, a package or Java that isn't there.
     """
     found = [name.strip() for name in names.split(",") if name.strip()]
     for name in found:
         kind, _, argument = name.partition(":")
-        outside = kind in ("scienceworld", "babyai")
+        outside = kind in _OUTSIDE
         if (outside and not argument) or (not outside and name not in SCRIPTED):
             raise EnvironmentProblem(
                 "ENVIRONMENT",
@@ -78,11 +80,56 @@ def names_of(names: str) -> list[str]:
                 "babyai:LEVEL (e.g. babyai:GoToRedBallGrey)",
                 key="agentrefine.environments",
             )
+        if outside:
+            _OUTSIDE[kind]()
     return found
+
+
+def needs_scienceworld() -> None:
+    """Raise EnvironmentProblem where ScienceWorld can't run."""
+    _needs_package("scienceworld", "ScienceWorld")
+    if shutil.which("java") is None:
+        raise EnvironmentProblem(
+            "ENVIRONMENT-MISSING", "ScienceWorld needs Java (1.8 or later), and there's none",
+            mend="install a Java runtime, e.g. the package default-jre-headless",
+            key="agentrefine.environments",
+        )  # fmt: skip
+
+
+def needs_babyai() -> None:
+    """Raise EnvironmentProblem where MiniGrid isn't installed."""
+    _needs_package("minigrid", "MiniGrid")
+
+
+def _needs_package(package: str, called: str) -> None:
+    if find_spec(package) is None:
+        raise EnvironmentProblem(
+            "ENVIRONMENT-MISSING", f"{called} isn't installed", mend="pip install 'llmfw[environments]'",
+            key="agentrefine.environments",
+        )  # fmt: skip
 
 
 SCRIPTED = ("held_in", "held_out", "perturbed", "forced")
 """Suites of the scripted world."""
+_OUTSIDE: Mapping[str, Callable[[], None]] = {"scienceworld": needs_scienceworld, "babyai": needs_babyai}
+"""Kind of other people's simulators -> what raises where it can't run."""
+
+
+def rehearse(names: str) -> None:
+    """Open each simulator of a setting that isn't ours, and close it: a task or level that it doesn't have is
+    told before hours of training.
+
+    Raises:
+        EnvironmentProblem: as of ``open_suites``.
+    """
+    outside = [name for name in names_of(names) if name not in SCRIPTED]
+    close(open_suites(",".join(outside), 1, None))
+
+
+def close(suites: Sequence[Suite]) -> None:
+    """Let go of all worlds of suites, each once."""
+    for world in {id(world): world for suite in suites for world, _ in suite.worlds}.values():
+        world.close()
 
 
 def open_suites(names: str, episodes: int, options: object) -> list[Suite]:

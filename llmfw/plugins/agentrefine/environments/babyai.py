@@ -7,9 +7,8 @@ from importlib import import_module
 from typing import Any, Final
 
 from ..records import EnvironmentProblem, Errors
-from . import Step
+from . import Step, needs_babyai
 
-INSTALL: Final = "pip install minigrid==3.2.0"
 ACTIONS: Final = ("turn left", "turn right", "move forward", "pick up", "drop", "toggle")
 """Actions by MiniGrid's number."""
 _UNSEEN, _EMPTY, _WALL = 0, 1, 2
@@ -26,14 +25,9 @@ class BabyAi:
     """
 
     def __init__(self, level: str) -> None:
-        try:
-            gymnasium: Any = import_module("gymnasium")
-            import_module("minigrid")  # it registers the levels
-        except ImportError as error:
-            raise EnvironmentProblem(
-                "ENVIRONMENT-MISSING", f"MiniGrid isn't installed ({error})", mend=INSTALL,
-                key="agentrefine.environments",
-            ) from None  # fmt: skip
+        needs_babyai()
+        gymnasium: Any = import_module("gymnasium")
+        import_module("minigrid")  # it registers the levels
         known = sorted(name for name in gymnasium.registry if name.startswith("BabyAI-"))
         names = [name for name in known if name.rpartition("-v")[0] == f"BabyAI-{level}" or name == level]
         if not names:

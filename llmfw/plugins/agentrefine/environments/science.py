@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import random
-import shutil
 from importlib import import_module
 from typing import Any, Final
 
 from ..records import EnvironmentProblem, Errors
-from . import Step
+from . import Step, needs_scienceworld
 
-INSTALL: Final = "pip install scienceworld==1.2.3"
 UNKNOWN: Final = ("No known action matches that input", "Ambiguous request")
 """What the simulator says to words that it can't resolve."""
 REFUSED: Final = (
@@ -32,19 +30,8 @@ class ScienceWorld:
     """
 
     def __init__(self, task: str, simplification: str = "easy") -> None:
-        try:
-            found: Any = import_module("scienceworld")
-        except ImportError as error:
-            raise EnvironmentProblem(
-                "ENVIRONMENT-MISSING", f"ScienceWorld isn't installed ({error})", mend=INSTALL,
-                key="agentrefine.environments",
-            ) from None  # fmt: skip
-        if shutil.which("java") is None:
-            raise EnvironmentProblem(
-                "ENVIRONMENT-MISSING", "ScienceWorld needs Java (1.8 or later), and there's none",
-                mend="install a Java runtime, e.g. the package default-jre-headless",
-                key="agentrefine.environments",
-            )  # fmt: skip
+        needs_scienceworld()
+        found: Any = import_module("scienceworld")
         self.name, self.task, self.simplification = f"scienceworld:{task}", task, simplification
         self._env: Any = found.ScienceWorldEnv("", envStepLimit=_STEPS)
         known = list(self._env.get_task_names())

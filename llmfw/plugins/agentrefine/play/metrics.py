@@ -1,8 +1,9 @@
 """What episodes were like, in numbers. Plain Python.
 
 ``success``, ``progress``: shares, means. ``invalid``: share of the actions that failed. ``unread``: share of
-the replies that had no action; ``wrong``: share of the replies that are one or the other. ``first_error``:
-share of the episodes whose first own action failed. ``repeat``: of the failures that another action followed,
+the replies that had no action; ``wrong``: share of the replies that are one or the other. ``cut``: share of
+the replies that ended because they were as long as they may be. ``first_error``: share of the episodes whose
+first own action failed. ``repeat``: of the failures that another action followed,
 the share whose next action was the same again. ``recovery``: of these, the share whose next action was right.
 ``distinct_after``: different actions among the (at most) three that follow a failure, on average.
 ``diversity``: different thoughts / thoughts. ``turns``: actions per episode. What no episode can tell (no
@@ -34,6 +35,7 @@ def rates(episodes: Sequence[Episode]) -> dict[str, float]:
         "turns": _mean([len(one.own) for one in episodes]),
         "invalid": _mean([act.errors.any for act in own]),
         "unread": sum(one.unread for one in episodes) / replies if replies else math.nan,
+        "cut": sum(one.cut for one in episodes) / replies if replies else math.nan,
         "wrong": _mean([act.errors.any for act in own] + [True] * (replies - len(own))),
         "first_error": _mean([one.own[0].errors.any for one in episodes if one.own]),
         "repeat": _mean([_same(failed, then[0]) for failed, then in after]),

@@ -15,7 +15,16 @@ from ..records import EnvironmentProblem, Errors
 NO_ACTION = "No action found. Answer with a line Thought: and a line Action:"
 """What is said to a reply without an action; it's counted, and ``retries`` of them end the episode."""
 
-Generate = Callable[[Sequence[list[dict[str, Any]]], Sequence[str]], Sequence[str]]
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a policy says; ``cut``: it came to no end within ``generation.max_new_tokens``."""
+
+    text: str
+    cut: bool = False
+
+
+Generate = Callable[[Sequence[list[dict[str, Any]]], Sequence[str]], Sequence[Reply]]
 """Message lists and their names -> replies."""
 
 
@@ -41,8 +50,10 @@ class Episode:
     done: bool = False
     unread: int = 0
     """Replies without an action, all together."""
+    cut: int = 0
+    """Replies that were cut off, with an action or without."""
     in_row: int = 0
-    """The same since the last action."""
+    """Replies without an action since the last one that had one."""
     stuck: bool = False
     """Whether it ended by them."""
 
@@ -110,10 +121,11 @@ def begin(world: Environment, seed: int, forced: bool, draw_seed: int) -> Episod
     return episode
 
 
-def answer(episode: Episode, reply: str, max_retries: int) -> None:
+def answer(episode: Episode, reply: Reply, max_retries: int) -> None:
     """Take a reply in: its action is done, or it's asked for again."""
-    read = react_of(reply)
-    episode.messages.append({"role": "assistant", "content": reply if reply.strip() else "..."})
+    read = react_of(reply.text)
+    episode.cut += reply.cut
+    episode.messages.append({"role": "assistant", "content": reply.text if reply.text.strip() else "..."})
     if read is None:
         episode.unread += 1
         episode.in_row += 1

@@ -8,6 +8,8 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from ..actions import declared, filled, parsed, regex_for, slots
@@ -113,13 +115,6 @@ class Outcome:
 
 def script_for(house: House) -> Script:
     """Goal, places and actions of a house in the form of a script."""
-    actions = {
-        template: Action(
-            regex=regex_for(template),
-            parameters={name: VALUES[name] for name in VALUES if f"{{{name}}}" in template},
-        )
-        for template in house.names.values()
-    }
     rooms = {
         room: {
             **{box: [i for i, b in house.items.items() if b == box]
@@ -129,9 +124,23 @@ def script_for(house: House) -> Script:
         for room in house.rooms
     }  # fmt: skip
     return Script(
-        goal=house.goal.text, actions=actions, environment=rooms, completion=(house.goal.text,),
-        persona="somebody who tidies a house",
+        goal=house.goal.text, actions=_actions(*house.names.values()), environment=rooms,
+        completion=(house.goal.text,), persona="somebody who tidies a house",
     )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _actions(*templates: str) -> Mapping[str, Action]:
+    """What a script says of these templates; every step of a house asks."""
+    return MappingProxyType(
+        {
+            template: Action(
+                regex=regex_for(template),
+                parameters={name: VALUES[name] for name in VALUES if f"{{{name}}}" in template},
+            )
+            for template in templates
+        }
+    )
 
 
 def action_text(house: House, kind: str, *arguments: str) -> str:
@@ -147,8 +156,8 @@ def step(house: House, action: str) -> Outcome:
     Flags: ``parameter``: no template's words, or a name that the script doesn't declare; ``place``: a box or
     tool that isn't here; ``logic``: the right place, at the wrong time.
     """
-    script = script_for(house)
-    hits = [one for one in parsed(action, script) if declared(one, script)]
+    actions = _actions(*house.names.values())
+    hits = [one for one in parsed(action, actions) if declared(one, actions)]
     if len(hits) != 1:
         return Outcome(house=house, observation="No: unknown", errors=Errors(parameter=True))
     kind = next(kind for kind, template in house.names.items() if template == hits[0].template)

@@ -52,8 +52,8 @@ class Scale:
 
 SCALES: Mapping[str, Scale] = {
     "smoke": Scale(texts=80, steps=150, problems=8, held_out=4, rounds=1, samples=4, longest=1, mistakes=FEW),
-    "small": Scale(texts=3200, steps=400, problems=64, held_out=64, rounds=6),
-    "full": Scale(texts=3200, steps=400, problems=128, held_out=256, rounds=10),
+    "small": Scale(texts=3200, steps=400, problems=64, held_out=64, rounds=4),
+    "full": Scale(texts=3200, steps=400, problems=128, held_out=256, rounds=8),
 }
 Chain = tuple[tuple[str, int], ...]
 
@@ -129,7 +129,7 @@ def arms(seed: int, size: str) -> Mapping[str, Arm]:
         "rft.objective": "group_relative", "rft.reward": "mplsandbox", "rft.verifier": "program",
         "rft.gold": False, "rft.start": "last", "rft.keep_gold": False, "rft.rounds": scale.rounds,
         "rft.samples": scale.samples, "rft.temperature": 1.0, "rft.problems": 0,
-        "data.options": {}, "trainer.epochs": 1, "trainer.micro_batch": 32, "optimizer.lr": 5e-4,
+        "data.options": {}, "trainer.epochs": 1, "trainer.micro_batch": 32, "optimizer.lr": 1e-4,
     }  # fmt: skip
     return {
         "before": Arm(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import partial
 from math import comb
 from typing import TYPE_CHECKING, Any
 
 from llmfw.callbacks.intervals import mean_interval, share_interval
 from llmfw.core.records import Estimate, Evaluation, EvaluationResult
+from llmfw.core.say import say
+from llmfw.core.verifiers.match import normalised, number_of
 
 if TYPE_CHECKING:
     from llmfw.core.records import Row, Verdict
@@ -19,7 +22,7 @@ def solved(config: Any, run: Any) -> list[Evaluation]:
     """The share of the first ``config.problems`` held-out problems that are solved; [] where that is 0.
 
     ``solved`` (greedy) with Wilson's 95% interval, and for each level ``solved/level/L``; ``solved/tokens``
-    generated per answer; ``solved/unparsed``. With k = ``config.vote`` above 1 also ``solved/pass@j`` for
+    generated per answer; ``solved/unparsed``. With k = ``config.vote`` above 0 also ``solved/pass@j`` for
     j = 1, 2, 4 ... k, ``solved/maj@k`` (``majority``), ``solved/distinct`` (different right answers' texts
     per problem) and ``solved/sampled_tokens``, all of the samples, per problem. Intervals of these are
     Student's t over problems.
@@ -29,6 +32,11 @@ def solved(config: Any, run: Any) -> list[Evaluation]:
     """
     if not config.problems:
         return []
+    if config.vote > 1 and config.temperature == 0:
+        say(
+            f"warning[SAME-SAMPLES] at temperature=0 the vote={config.vote} samples of a held-out problem "
+            "are one and the same: solved/pass@k and solved/maj@k say what solved/pass@1 does"
+        )
     run.expect_service("Verifier", config.verifier)
     measure = partial(
         _solved, run.rows, config.verifier, config.problems, config.vote, config.temperature, run.seed
@@ -59,7 +67,7 @@ def _solved(
     hits = [v.right and a.finish == "stop" for v, a in zip(verdicts, greedy, strict=True)]
     metrics: dict[str, float | Estimate] = {"solved": share_interval(sum(hits), len(hits))}
     metrics |= by_level(asked, hits)
-    metrics["solved/tokens"] = sum(len(answer.ids) for answer in greedy) / len(greedy)
+    metrics["solved/tokens"] = sum(answer.tokens for answer in greedy) / len(greedy)
     metrics["solved/unparsed"] = sum(v.status == "unparsed" for v in verdicts) / len(verdicts)
     table = [
         {
@@ -68,7 +76,7 @@ def _solved(
         }
         for row, answer, hit in zip(asked, greedy, hits, strict=True)
     ]  # fmt: skip
-    if samples > 1:
+    if samples:
         drawn = policy.generate(prompts, temperature=temperature, samples=samples, seed=seed, ids=names)
         repeated = [row for row in asked for _ in range(samples)]
         judged = judge.verify(repeated, [answer.text for answer in drawn])
@@ -95,31 +103,43 @@ def of_samples(answers: Sequence[Any], verdicts: Sequence[Verdict], k: int) -> d
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size < k] + [k]
     for size in sizes:
         found[f"solved/pass@{size}"] = _mean([pass_at(k, sum(right[i] for i in own), size) for own in groups])
-    voted = [majority([verdicts[i].answer for i in own], [right[i] for i in own]) for own in groups]
-    found[f"solved/maj@{k}"] = _mean([float(hit) for hit in voted])
+    if any(verdict.answer is not None for verdict in verdicts):  # of programs there's no answer to vote on
+        voted = [majority([verdicts[i].answer for i in own], [right[i] for i in own]) for own in groups]
+        found[f"solved/maj@{k}"] = _mean([float(hit) for hit in voted])
     texts = [len({" ".join(answers[i].text.split()) for i in own if right[i]}) for own in groups]
     found["solved/distinct"] = sum(texts) / len(texts)
-    found["solved/sampled_tokens"] = sum(len(answer.ids) for answer in answers) / len(groups)
+    found["solved/sampled_tokens"] = sum(answer.tokens for answer in answers) / len(groups)
     return found
 
 
 def pass_at(n: int, right: int, k: int) -> float:
     """Chance that one of k of n samples is right, ``right`` of them being so: 1 - C(n - c, k) / C(n, k),
     unbiased (arXiv 2107.03374, eq. 1).
+
+    Raises:
+        ValueError: k isn't one to n.
     """
+    if not 1 <= k <= n:
+        raise ValueError(f"{k} of {n} samples")
     return 1.0 - comb(n - right, k) / comb(n, k)
 
 
 def majority(answers: Sequence[str | None], right: Sequence[bool]) -> bool:
     """Whether the most frequent final answer is right; samples without one don't vote, of equals the earliest
-    wins, and where nobody votes nothing is right.
+    wins, and where nobody votes nothing is right. Equal numbers, and words but for case and spacing, are one
+    answer however they're written.
     """
-    votes = Counter(answer for answer in answers if answer is not None)
+    said = [None if answer is None else _vote(answer) for answer in answers]
+    votes = Counter(vote for vote in said if vote is not None)
     if not votes:
         return False
-    most = max(votes.values())
-    winner = next(answer for answer in answers if answer is not None and votes[answer] == most)
-    return any(hit for answer, hit in zip(answers, right, strict=True) if answer == winner)
+    winner = votes.most_common(1)[0][0]  # of equals the one counted first
+    return any(hit for vote, hit in zip(said, right, strict=True) if vote == winner)
+
+
+def _vote(answer: str) -> Fraction | str:
+    number = number_of(answer)
+    return normalised(answer) if number is None else number
 
 
 def _mean(values: Sequence[float]) -> Estimate:

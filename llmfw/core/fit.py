@@ -329,6 +329,11 @@ def _rewind(session: Session, job: Job) -> None:
     session.journal.rewind(read_manifest(newest).step if newest else 0)
 
 
+def _ended(folder: Path) -> bool:
+    """Whether the run in a folder has come to its end."""
+    return (folder / "run.json").exists() and read_record(folder).status == "FINISHED"
+
+
 def _rounds(
     assembled: Assembled, session: Session, prepared: Prepared, sampler: RolloutSampler, watch: SignalWatch
 ) -> FitResult:
@@ -339,6 +344,20 @@ def _rounds(
         return open_policy_of(assembled, weights)
 
     def train_round(state: RoundState, weights: Path | None) -> None:
+        if _ended(state.folder):  # a kill came between its end and its mark
+            say(f"round {state.index}: it was trained before the interruption")
+            results.append(replace(result_of(state.folder), name=assembled.run.name))
+        else:
+            train_anew(state, weights)
+        last = results[-1]
+        told = summarise(state, ledger, last.last, {**last.validation, **flatten(last.after)})
+        if session.journal is not None:
+            numbers = {name: value for name, value in told.items() if not isinstance(value, str)}
+            session.journal.metrics(
+                state.index + 1, {f"round/{name}": value for name, value in numbers.items()}
+            )
+
+    def train_anew(state: RoundState, weights: Path | None) -> None:
         say(f"round {state.index}: {len(state.records)} records, from {weights or 'the base weights'}")
         settings = assembled.run.config.model
         source = resolve_model(at_folder(settings, weights)) if weights else assembled.settled.source
@@ -359,13 +378,6 @@ def _rounds(
                 assembled.sides,
             )
             results.append(_train(assembled, inner, inner_data, source, watch, epochs=state.epochs))
-        last = results[-1]
-        told = summarise(state, ledger, last.last, {**last.validation, **flatten(last.after)})
-        if session.journal is not None:
-            numbers = {name: value for name, value in told.items() if not isinstance(value, str)}
-            session.journal.metrics(
-                state.index + 1, {f"round/{name}": value for name, value in numbers.items()}
-            )
 
     ledger = Ledger(
         session.dir,

@@ -20,6 +20,11 @@ PROGRAMS = {
         "A step of supervised fine-tuning",
         "Against a plain torch loop, TRL's trainer and LitGPT, on the same token ids.",
     ),
+    "generation": (
+        "Answers",
+        "Our sampling engine against transformers' `generate`, prompt by prompt and in padded batches; the "
+        "sides take turns in one process, and tokens are those of the answers.",
+    ),
     "startup": (
         "Waiting",
         "From the start of a process to its end, or to the end of its first optimizer step.",

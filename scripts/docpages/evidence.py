@@ -114,14 +114,14 @@ def catalogue() -> str:
         if "arxiv" in card.paper:
             paper = f"{paper} ([{card.paper['arxiv']}](https://arxiv.org/abs/{card.paper['arxiv']}))"
         link = f"[`{name}`]({folder.relative_to(DOCS.parent).as_posix()}/{README})"
-        rows.append(f"| {link} | {paper} | {card.summary} | {came_out(evidence)} |")
+        rows.append(f"| {link} | {paper} | {card.summary} | {came_out(card, evidence)} |")
     return "\n".join(rows)
 
 
-def came_out(evidence: Mapping[str, Any] | None) -> str:
+def came_out(card: discovery.Card, evidence: Mapping[str, Any] | None) -> str:
     """How many claims came out how, in words."""
     if evidence is None:
-        return "no evidence yet"
+        return "no evidence yet" if states_claims(card) else "none of its own"
     told = [entry["verdict"] for entry in evidence["claims"]]
     counted = [f"{told.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in told]
     return ", ".join(counted)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmfw.callbacks.problems import majority, pass_at, solved
+from llmfw.callbacks.problems import majority, of_samples, pass_at, solved
 from llmfw.core.errors import UsageError
 from llmfw.core.generation import ScriptedPolicy
+from llmfw.core.records import Verdict
 from llmfw.core.verifiers import build
 from tests.toys.runs import run_of
 
@@ -78,6 +79,37 @@ def test_samples_are_told_by_chance_vote_and_variety() -> None:
 def test_a_verifier_that_nobody_offers_is_refused_before_anything_is_measured() -> None:
     with pytest.raises(UsageError, match="Verifier named 'guess'"):
         solved(config(verifier="guess"), run_of())
+
+
+def test_one_number_is_one_vote_however_it_is_written() -> None:
+    """1/2 and 0.50 together have more votes than either 3."""
+    assert majority(["3", "1/2", "3.", "0.50", ".5"], [False, True, False, True, True]) is True
+    assert majority(["Paris", "rome", "Rome", "ROME "], [True, False, False, False]) is False
+
+
+def test_no_more_than_are_there_can_be_drawn() -> None:
+    for k in (0, 5):
+        with pytest.raises(ValueError, match=f"{k} of 4 samples"):
+            pass_at(4, 2, k)
+
+
+def test_one_sample_has_a_chance_too() -> None:
+    """Greedy and sampled alike: two of four right."""
+    told = measured(lambda prompts: [str(int(p[0]) + 1 + int(p[0]) % 2) for p in prompts], vote=1).metrics
+    assert told["solved/pass@1"].value == 0.5 and told["solved/maj@1"].value == 0.5
+
+
+def test_answers_that_cannot_be_compared_have_no_vote() -> None:
+    answers = [SimpleNamespace(text="print(1)", finish="stop", tokens=2)] * 2
+    told = of_samples(answers, [Verdict(status="right"), Verdict(status="wrong")], 2)
+    assert told["solved/pass@1"].value == 0.5 and "solved/maj@2" not in told
+
+
+def test_samples_without_chance_are_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
+    solved(config(vote=4, temperature=0.0), run_of())
+    assert "warning[SAME-SAMPLES] at temperature=0 the vote=4 samples" in capsys.readouterr().err
+    solved(config(vote=4), run_of())
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_measured_where_nothing_is_asked_for() -> None:

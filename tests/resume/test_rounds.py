@@ -81,7 +81,7 @@ def test_a_kill_in_every_phase_of_the_rounds_changes_and_repeats_nothing(warm: W
 
 def test_a_round_that_is_trained_but_not_marked_so_is_only_told_again(warm: Warm, tmp_path: Path) -> None:
     """The kill comes between its training and ``done.json``: its journal and its line stay as they were."""
-    words = [*ARGS, "rft.rounds=1"]
+    words = [*ARGS, "rft.rounds=1", "rft.gold_epochs=1", "rft.samples=1"]
     command = ["fit", *words, f"run.dir={tmp_path / 'run'}", "--resume"]
     assert warm.launch(command, tmp_path, failpoint="loop.before_done:1:kill") == -signal.SIGKILL
     place = tmp_path / "run" / "rounds" / "000"

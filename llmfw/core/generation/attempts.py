@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llmfw.core.data import Encoder, canonical, content_hash
+from llmfw.core.data import Encoder, canonical
 from llmfw.core.generation.prompts import Prompt, prompt_of
 from llmfw.core.records import Completion, Policy, Row, Verdict, Verifier
 
@@ -150,11 +150,7 @@ def scored_row(
 
 def distinct(attempts: Sequence[Attempt]) -> list[Attempt]:
     """The attempts without those whose text an earlier one of the same problem has, white space apart."""
-    seen: set[str] = set()
-    kept: list[Attempt] = []
+    first: dict[tuple[str, str], Attempt] = {}
     for attempt in attempts:
-        key = content_hash({"id": attempt.row["id"], "text": " ".join(attempt.text.split())})
-        if key not in seen:
-            seen.add(key)
-            kept.append(attempt)
-    return kept
+        first.setdefault((str(attempt.row["id"]), " ".join(attempt.text.split())), attempt)
+    return list(first.values())

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmfw.core.data import answer_of
+from llmfw.core.data import PLACE, answer_of
 from llmfw.core.errors import DataError, UsageError
 from llmfw.core.generation.attempts import Attempt, Rollouts, distinct, trained_row
 from llmfw.core.records import Round, Row
+from llmfw.core.rounds.spread import spread
 from llmfw.core.say import say
 
 GOLD = "gold"
@@ -103,6 +104,11 @@ def self_training(
             mend=f"set {name}.gold=true, or another start", key=f"{name}.start",
         )  # fmt: skip
     run.expect_service("Verifier", config.verifier, key=f"{name}.verifier")
+    if config.samples > 1 and config.temperature == 0:
+        say(
+            f"warning[SAME-SAMPLES] at {name}.temperature=0 the {config.samples} answers to a problem are "
+            f"one and the same; {name}.samples=1 gives as much"
+        )
 
     def next_round(index: int, rows: Sequence[Row], policy: Any, services: Any, ledger: Any) -> Round | None:
         _problems(rows, name)
@@ -141,8 +147,11 @@ def self_training(
                 )
             say(f"warning[NOTHING-RIGHT] {told_so}; only the problems' own solutions are")
         if config.keep_gold:
-            made += [{**row, "id": f"{row['id']}.{index}"} for row in gold_rows(rows)]
+            made += [{**row, "id": f"{row['id']}.{index}"} for row in _uncounted(gold_rows(rows))]
         notes = {**counts(collected.attempts), **collected.notes}
+        if config.unique and collected.rows is None:
+            sampled, _ = spread(rows, right_rows(collected, index))
+            notes |= {f"before unique/{key}": value for key, value in sampled.items()}
         return Round(records=made, start=config.start, notes=notes, tables=collected.tables)
 
     return next_round
@@ -157,6 +166,11 @@ def gold_rows(rows: Sequence[Row]) -> list[Row]:
         }
         for row in rows
     ]  # fmt: skip
+
+
+def _uncounted(rows: Sequence[Row]) -> list[Row]:
+    """Rows as records that don't count as answers to their problems: coverage is that of what was sampled."""
+    return [{key: value for key, value in row.items() if key != "problem"} for row in rows]
 
 
 def right_rows(collected: Collected, index: int, *, unique: bool = False) -> list[Row]:
@@ -199,9 +213,11 @@ def _problems(rows: Sequence[Row], name: str) -> None:
     """
     for row in rows:
         if "answer" not in row or "prompt" not in row:
+            place = f"{row[PLACE]}: " if row.get(PLACE) else ""
             raise DataError(
                 "NOT-PROBLEMS",
-                f"row {row.get('id')!r} is no problem: {name} compares sampled answers with the row's own",
+                f"{place}row {row.get('id')!r} is no problem: {name} compares sampled answers with the row's "
+                "own",
                 mend="give rows with prompt and answer: data=chain-arithmetic, champ-problems, "
                 "reasoning-gym, or a file",
                 key="data",

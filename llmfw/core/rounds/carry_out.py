@@ -120,7 +120,8 @@ def _remember(
     """Write down what the sampler gave, and how it lies over the problems.
 
     Raises:
-        PluginError: it is no round, or begins with weights that nobody kept.
+        PluginError: it is no round, begins with weights that nobody kept, is kept under a name that has a
+            meaning, or holds what isn't json.
         DataError: it has no records.
     """
     wrong = None
@@ -129,6 +130,11 @@ def _remember(
     elif given.start not in starts:
         wrong = f"starts round {index} from {given.start!r}, which no earlier round has kept"
         mend = f"use one of {', '.join(sorted(starts))}"
+    elif given.keep_as in (_BASE, _LAST):
+        wrong = f"keeps round {index} as {given.keep_as!r}, which as a start means other weights"
+        mend = "give keep_as another name"
+    else:
+        wrong, mend = _unwritable(given), "give texts, finite numbers, true, false, null, lists and objects"
     if wrong:
         file, line = place_of_function(sampler.next)
         raise PluginError(
@@ -157,6 +163,18 @@ def _remember(
     found = _remembered(folder, index)
     assert found is not None
     return found
+
+
+def _unwritable(given: Round) -> str | None:
+    """What of a round isn't json, if anything."""
+    parts = [(f"record {record.get('id', place)!r}", record) for place, record in enumerate(given.records)]
+    parts += [("notes", given.notes), *((f"table {name!r}", list(t)) for name, t in given.tables.items())]
+    for name, part in parts:
+        try:
+            json.dumps(part, allow_nan=name == "notes")  # a mean of nothing is no number, and may be told
+        except (TypeError, ValueError, RecursionError) as error:
+            return f"gave {name} that can't be kept as json ({error})"
+    return None
 
 
 def _remembered(folder: Path, index: int) -> RoundState | None:

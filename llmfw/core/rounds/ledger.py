@@ -93,9 +93,13 @@ class Ledger:
             last = now
             teller.add(1)
             failpoint("loop.mid_generate")
-            self._hold(sum(one.tokens for one in call.known.values()))
+            hold()
 
-        self._hold(sum(one.tokens for one in call.known.values()))
+        def hold() -> None:
+            running = sum(one.tokens for one in call.known.values())
+            self._hold(running, more=len(call.known) < count)
+
+        hold()
         try:
             if len(call.known) == count:
                 answers = [call.known[index] for index in range(count)]
@@ -174,10 +178,12 @@ class Ledger:
             raise RuntimeError("a ledger is used while a round is sampled: inside the sampler's next")
         return self._memory
 
-    def _hold(self, running: int) -> None:
-        """Keep to the budget; ``running``: tokens of the present call, which aren't counted yet."""
+    def _hold(self, running: int, *, more: bool) -> None:
+        """Keep to the budget; ``running``: tokens of the present call, which aren't counted yet; ``more``:
+        it isn't done with them.
+        """
         left = self.left
-        if left is not None and running >= left:
+        if left is not None and (running >= left if more else running > left):
             raise BudgetSpent(
                 "BUDGET",
                 f"the rounds have generated {self._budget} tokens, all that generation.budget allows",

@@ -72,7 +72,7 @@ class Memory:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._out = self._file.open("ab")
             self._out.truncate(self._whole)
-        self._out.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._out.write(_encoded(line) + b"\n")
         self._out.flush()
         if time.monotonic() - self._flushed > _FLUSH_EVERY:
             self.flush()
@@ -116,6 +116,14 @@ class Memory:
             call.known[told["at"]] = completion(told["answer"])
             call.seconds += told["seconds"]
         return whole
+
+
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    """As json; halves of characters, which utf-8 doesn't have, are escaped."""
+    try:
+        return json.dumps(line, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(line).encode()
 
 
 def completion(said: Mapping[str, Any]) -> Completion:

@@ -12,8 +12,8 @@ from llmfw.core.records import Row
 def spread(
     rows: Sequence[Row], records: Sequence[Row]
 ) -> tuple[dict[str, float], dict[str, list[dict[str, Any]]]]:
-    """(numbers, tables) about ``records``, each of which names the row that it answers (``problem``); two
-    empty mappings where one doesn't, or names a row that isn't there.
+    """(numbers, tables) about those ``records`` that name the row that they answer (``problem``); two empty
+    mappings where none does. ``unnamed``: how many name none, or one that isn't there, if any.
 
     ``coverage``: share of the problems with a record. ``gini`` of the records per problem, the uncovered ones
     too: 0 where all have equally many. ``level/L/share`` of the records and ``level/L/coverage``, where rows
@@ -21,8 +21,9 @@ def spread(
     Table ``kept``: how many problems have 0, 1, 2 ... records, by level.
     """
     of_row = {str(row.get("id", place)): str(row.get("level", "")) for place, row in enumerate(rows)}
-    named = [str(record.get("problem")) for record in records]
-    if not rows or not records or not set(named) <= set(of_row):
+    said = [str(record["problem"]) for record in records if record.get("problem") is not None]
+    named = [name for name in said if name in of_row]
+    if not named:
         return {}, {}
     counts = Counter(named)
     kept = [counts[name] for name in of_row]
@@ -32,12 +33,14 @@ def spread(
         "coverage": len(counts) / len(of_row),
         "gini": gini(kept),
     }
+    if len(named) < len(records):
+        numbers["unnamed"] = len(records) - len(named)
     levels = sorted(set(of_row.values()), key=_number_first)
     if levels != [""]:
         distance = 0.0
         for level in levels:
             own = [name for name in of_row if of_row[name] == level]
-            share = sum(counts[name] for name in own) / len(records)
+            share = sum(counts[name] for name in own) / len(named)
             numbers[f"level/{level}/share"] = share
             numbers[f"level/{level}/coverage"] = sum(name in counts for name in own) / len(own)
             distance += abs(share - len(own) / len(of_row))

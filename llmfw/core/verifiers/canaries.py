@@ -11,8 +11,7 @@ from llmfw.core.errors import CanaryError, PluginError
 from llmfw.core.records import Row, Verdict
 from llmfw.core.verifiers.by_answer import gold_of
 
-
-_OTHER = ("I can't tell.", "Nobody knows.", "")
+_OTHER = ("I can't tell.", "Nobody knows.")
 """Responses that answer nothing: the first that isn't in a row's answer is known to be wrong."""
 
 
@@ -71,7 +70,7 @@ class Checked:
         if callable(own):
             return list(own(row))
         gold = gold_of(row)
-        other = next(words for words in _OTHER if words.casefold() not in gold.casefold())
+        other = next((words for words in _OTHER if words.casefold() not in gold.casefold()), "")
         return [(f"Answer: {gold}", True), ("", False), (other, False)]
 
     def _judged(self, asked: list[tuple[Row, str]]) -> list[Verdict]:

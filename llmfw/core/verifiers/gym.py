@@ -59,8 +59,8 @@ class ReasoningGym:
         return [self._verdict(row, response) for row, response in zip(rows, responses, strict=True)]
 
     def canaries(self, row: Row) -> list[tuple[str, bool]]:
-        """The entry's answer where it has one (some tasks have many right answers), none at all, and of yes and
-        no the other.
+        """The entry's answer where it has one (some tasks have many right answers), none at all, and the
+        other of yes and no.
         """
         gold = _entry(row)[1].get("answer")
         known = [(f"<answer>{gold}</answer>", True)] if isinstance(gold, str) else []

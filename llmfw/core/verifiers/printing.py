@@ -1,5 +1,4 @@
-"""Programs that print a known text and nothing else, by language: what programs are known to be right or wrong.
-"""
+"""Programs that print a known text and nothing else, by language: known to be right, or wrong."""
 
 from __future__ import annotations
 
@@ -23,14 +22,26 @@ _SINGLE: Mapping[str, str] = {
     "php": "<?php echo '{text}', \"\\n\";",
 }
 """Languages whose texts in single quotes mean what they say, but for a quote and a backslash."""
-_ALSO = {"js": "javascript", "ts": "typescript", "c++": "cpp", "golang": "go", "sh": "bash", "shell": "bash"}
+_ALSO = {
+    "": "python",
+    "py": "python",
+    "python3": "python",
+    "js": "javascript",
+    "ts": "typescript",
+    "c++": "cpp",
+    "golang": "go",
+    "sh": "bash",
+    "shell": "bash",
+}
 
 
 def printing(text: str, language: str) -> str | None:
     """A program that prints a text and a line's end; None: the language isn't known here, or the text has
-    signs that languages write differently.
+    signs that languages write differently (any but those of ASCII).
     """
     name = _ALSO.get(language.lower(), language.lower())
+    if name == "python":
+        return f"print({text!r})"
     if not text.isascii() or not text.replace("\n", "").isprintable():
         return None
     if name == "bash":

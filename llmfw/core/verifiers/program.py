@@ -10,6 +10,7 @@ from llmfw.core.errors import DataError, LlmfwError, SandboxError
 from llmfw.core.failpoints import failpoint
 from llmfw.core.records import CodeExecutor, Execution, Row, Verdict
 from llmfw.core.verifiers.by_answer import gold_of
+from llmfw.core.verifiers.printing import printing
 from llmfw.core.verifiers.value import same_value
 
 _FENCE = re.compile(
@@ -60,8 +61,8 @@ class Program:
     """Right where the program passes every test; the score is the share that it passes.
 
     The language is ``meta.language``, else Python. What a test expects is compared token by token, split at
-    white space; a row's answer with the last line printed, as a number or as words. Where the executor fails
-    the verdict is ``failed``.
+    white space; a row's answer with the last line printed (of several lines with as many), as a number or as
+    words. Where the executor fails the verdict is ``failed``.
     """
 
     def __init__(self, executor: CodeExecutor) -> None:
@@ -88,7 +89,8 @@ class Program:
         if not tests:
             told = self._run(code, language)
             printed = told.stdout.strip().splitlines()
-            answer = printed[-1].strip() if printed else None
+            lines = len(gold_of(row).strip().splitlines())
+            answer = "\n".join(printed[-lines:]).strip() if printed else None
             right = told.status == "ok" and answer is not None and same_value(gold_of(row), answer)
             return Verdict(status="right" if right else "wrong", score=float(right), answer=answer)
         passed = 0
@@ -106,13 +108,25 @@ class Program:
         return told
 
     def canaries(self, row: Row) -> list[tuple[str, bool]]:
-        """Of a Python row: a program that prints what is expected, and one that prints other words."""
-        if str((row.get("meta") or {}).get("language", "python")) != "python":
-            return []
+        """A program that prints what is expected, one that prints other words, and in Python one that prints
+        what is expected and fails; without those that ``printing`` can't write.
+
+        In other languages than Python only what all tests expect is printed: there's no right program where
+        they expect different texts. There's none either where they contradict each other.
+        """
+        language = str((row.get("meta") or {}).get("language", "python")).lower()
         tests = tests_of(row)
         known = dict(tests)
-        right = f"import sys\nprint({known!r}[sys.stdin.read()])" if tests else f"print({gold_of(row)!r})"
-        wrong = " ".join(["no", *known.values(), gold_of(row), "this"]).split()
-        consistent = all(known[stdin].split() == expected.split() for stdin, expected in tests)
-        good = [(f"```python\n{right}\n```", True)] if consistent else []
-        return [*good, (f"```python\nprint({' '.join(wrong)!r})\n```", False)]
+        right: str | None = None
+        if language in _PYTHON:
+            right = f"import sys\nprint({known!r}[sys.stdin.read()])" if tests else f"print({gold_of(row)!r})"
+        elif len({tuple(expected.split()) for _, expected in tests}) < 2:
+            right = printing(tests[0][1] if tests else gold_of(row), language)
+        if any(known[stdin].split() != expected.split() for stdin, expected in tests):
+            right = None
+        words = " ".join(" ".join(["no", *known.values(), gold_of(row), "this"]).split())
+        wrong = [printing(words, language)]
+        if language in _PYTHON and right is not None:
+            wrong.append(f"{right}\nraise SystemExit(1)")
+        programs = [(right, True), *((code, False) for code in wrong)]
+        return [(f"```{language}\n{code}\n```", good) for code, good in programs if code is not None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-
 _REPEATING = re.compile(r"(\d+)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
 
 

@@ -100,9 +100,9 @@ def another(gold: str) -> str:
 
 
 def opposite_of(gold: str) -> str | None:
-    """No of yes, false of true, whatever explains it, in the same spelling; None of anything else."""
+    """No of yes, false of true, in the same spelling, whatever explains it; None of anything else."""
     found = _TRUTH.match(plain(gold))
-    if found is None or not re.fullmatch(r"[\s.,;:!—–-].*|", plain(gold)[found.end() :], re.DOTALL):
+    if found is None:
         return None
     word = _OPPOSITE[found[1].lower()]
     return word.upper() if found[1].isupper() else word.capitalize() if found[1][0].isupper() else word

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmfw import Estimate, Evaluation, EvaluationResult
 from llmfw.callbacks.intervals import share_interval
+from llmfw.core.data import TextTokenizer
 from llmfw.core.generation import context_length, encode_prompt
 
 from .environments import Suite, close, names_of, open_suites
@@ -71,16 +73,18 @@ def measured(
             mean, deviation = spread(values)
             metrics[f"episodes/perturbed/{key}_mean"] = mean
             metrics[f"episodes/perturbed/{key}_std"] = deviation
-    unseen = [
-        one for name, found in by_name.items() for one in found
-        if name == "held_out" or (name in perturbed and not name.endswith("original"))
-    ]  # fmt: skip
+    unseen = [one for suite in suites if is_unseen(suite) for one in by_name[suite.name]]
     if unseen:
         told = rates(unseen)
         metrics |= {f"episodes/unseen/{key}": told[key] for key in ("success", "progress", "wrong")}
         # who thinks nothing has no thoughts that differ
         metrics["episodes/unseen/diversity"] = told.get("diversity", 0.0)
     return EvaluationResult(metrics=metrics, tables={"episodes": table})
+
+
+def is_unseen(suite: Suite) -> bool:
+    """Whether a suite tells the player in words or in a form that were never trained."""
+    return suite.name == "held_out" or (suite.perturbed and suite.name != "perturbed/original")
 
 
 def row_of(suite: str, episode: Episode) -> dict[str, Any]:
@@ -98,15 +102,33 @@ def asking(policy: Any, **sampling: Any) -> Generate:
     model's context, its oldest turns behind the instruction are left out.
     """
     room = _room(policy, sampling)
-    settings = {"samples": 1, "temperature": 0.0, **sampling}
+    settings = {**sampling, "samples": 1, "temperature": 0.0}
+    # a reply that spells a token which ends a turn could not be read again as part of a history
+    marks = TextTokenizer(policy.tokenizer).specials if policy.tokenizer is not None else ()
 
     def generate(asked: Sequence[list[dict[str, Any]]], names: Sequence[str]) -> list[Reply]:
         prompts = [messages if room is None else shortened(messages, policy.tokenizer, room)
                    for messages in asked]  # fmt: skip
-        answers = policy.generate(prompts, ids=list(names), **settings)
-        return [Reply(text=answer.text, cut=answer.finish == "length") for answer in answers]
+        # episodes that were alike so far (held_in and perturbed/original often are) are answered once
+        first: dict[str, int] = {}
+        of = [first.setdefault(json.dumps(prompt), at) for at, prompt in enumerate(prompts)]
+        places = list(first.values())
+        answers = policy.generate(
+            [prompts[at] for at in places], ids=[names[at] for at in places], **settings
+        )
+        by_place = dict(zip(places, answers, strict=True))
+        return [
+            Reply(text=_without(marks, by_place[at].text), cut=by_place[at].finish == "length") for at in of
+        ]
 
     return generate
+
+
+def _without(marks: Sequence[str], text: str) -> str:
+    """The text with a blank in place of each control token that it spells."""
+    for mark in marks:
+        text = text.replace(mark, " ")
+    return text
 
 
 def shortened(messages: list[dict[str, Any]], tokenizer: Any, room: int) -> list[dict[str, Any]]:

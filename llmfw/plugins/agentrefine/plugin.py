@@ -26,9 +26,7 @@ class AgentRefine(Plugin):
         )
         generator: str = field(
             default="",
-            metadata={
-                "help": "auxiliary model (models.NAME) that writes trajectories; empty: the data's own"
-            },
+            metadata={"help": "model (models.NAME) that writes trajectories; empty: the data's own"},
         )
         personas: str = field(
             default="",

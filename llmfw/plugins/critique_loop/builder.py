@@ -11,13 +11,13 @@ from typing import Any
 
 from llmfw import LlmfwError, Row
 from llmfw.core.data import STEP_ERRORS, answer_of, stable_hash
-from llmfw.core.generation import Attempt, Rollouts, distinct
+from llmfw.core.generation import Attempt, Rollouts
 
 from .asking import fits, to_annotator, to_injector, to_refine
 from .critics import ORACLE
 from .errors import CritiqueError
 from .functional import enough
-from .grammar import Critique, Form, parse, render
+from .grammar import Critique, Form, normal, parse, render
 from .settings import CritiqueLoopConfig
 from .steps import injected, split, true_critique
 
@@ -85,21 +85,23 @@ def responses(
         str(row["id"]): next((one.text for one in group if one.right), answer_of(row))
         for row, group in zip(rows, sampled, strict=True)
     }
-    flat = distinct([attempt for group in sampled for attempt in group])
+    flat = [attempt for group in sampled for attempt in group]
     flawed = [Answered(one.row, one.text, False, RG1) for one in flat if _wrong(one)]
     right = [Answered(one.row, one.text, True, GIVEN) for one in flat if one.right]
     known = {str(one.row["id"]) for one in right}
     right += [Answered(row, answer_of(row), True, GIVEN) for row in rows if str(row["id"]) not in known]
     flawed += _continued(config, rollouts, rows, good) if config.rg2 else []
     flawed += _put_in(config, rollouts, rows, good, annotator) if config.rg3 else []
-    seen: set[tuple[str, str]] = set()
-    once = []
-    for one in flawed:
-        key = (str(one.row["id"]), one.response)
-        if key not in seen:
-            once.append(one)
-        seen.add(key)
-    return once, sorted(right, key=lambda one: stable_hash("right", rollouts.seed, str(one.row["id"])))
+    in_turn = sorted(_once(right), key=lambda one: stable_hash("right", rollouts.seed, str(one.row["id"])))
+    return _once(flawed), in_turn
+
+
+def _once(answered: Sequence[Answered]) -> list[Answered]:
+    """Each text of a problem once, white space apart, in order."""
+    first: dict[tuple[str, str], Answered] = {}
+    for one in answered:
+        first.setdefault((str(one.row["id"]), normal(one.response)), one)
+    return list(first.values())
 
 
 def _continued(

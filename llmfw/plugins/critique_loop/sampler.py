@@ -51,8 +51,11 @@ def critique_loop(config: CritiqueLoopConfig, run: Any) -> Callable[..., Round |
             keep(run.dir, f"traces-{rollouts.index}", told(found.traces, rollouts.index))
         made += earlier(config, run, rollouts.index, made)
         if config.keep_feedback and kept(run.dir, BUILT):
-            made += feedback_rows(load(run.dir, BUILT), rows, form, f".{rollouts.index}")
-        return replace(collected, rows=made)
+            again = feedback_rows(load(run.dir, BUILT), rows, form, f".{rollouts.index}")
+            # nobody has sampled them: they don't count as answers to their problems
+            made += [{key: value for key, value in row.items() if key != "problem"} for row in again]
+        # where nobody has criticised, the frame makes the records, and tells of them, as it does for rft
+        return replace(collected, rows=made if critic.policy is not None or config.previous else None)
 
     loop = self_training(config, run, found_by, name="critique_loop")
 

@@ -25,12 +25,12 @@ def share_shown(attempt: int) -> float:
     return FRACTIONS[(attempt - 1) % len(FRACTIONS)]
 
 
-def written(lines: Sequence[str]) -> list[str]:
+def written(text: Sequence[str]) -> list[str]:
     """The lines, blank ones put to the line before them (at the beginning to the one behind), so that each
     says something; joined they are the same text.
     """
     found: list[str] = []
-    for line in lines:
+    for line in text:
         if found and not (line.strip() and found[-1].strip()):
             found[-1] += line
         else:
@@ -38,11 +38,16 @@ def written(lines: Sequence[str]) -> list[str]:
     return found
 
 
-def first_lines(lines: Sequence[str], attempt: int) -> str:
+def lines(text: str) -> int:
+    """How many lines of a text say something; at least 1."""
+    return max(1, len(written(text.splitlines())))
+
+
+def first_lines(solution: Sequence[str], attempt: int) -> str:
     """The lines that an attempt begins with; may be empty. Each comes with its line break; a blank one isn't
     counted.
     """
-    told = written(lines)
+    told = written(solution)
     return "".join(told[: lines_shown(attempt, len(told))])
 
 

@@ -113,7 +113,7 @@ CLAIMS = (
     ),
     Claim(
         id="gsi.5",
-        statement="With as many training examples in each round (matched are these, not the generated tokens), "
+        statement="With as many training examples in each round (matched are these, not generated tokens), "
         "guidance by state reset solves more held-out problems than plain self-improvement.",
         paper="no such comparison is known: its guided sets are larger than the plain ones",
         metric="solved",

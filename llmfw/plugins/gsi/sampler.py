@@ -11,7 +11,7 @@ from llmfw.core.data import answer_of
 from llmfw.core.generation import Attempt, Collected, Rollouts, distinct, self_training, trained_row
 
 from .asking import Groups, ask, helps, refuse_unsolved, shows_solutions
-from .functional import overlap
+from .functional import lines, overlap
 
 if TYPE_CHECKING:
     from .plugin import Gsi
@@ -103,7 +103,7 @@ def told(config: Gsi.Config, rows: Sequence[Row], groups: Groups, begun: int) ->
     """What guidance cost and brought: ``guided/share`` of the right answers, ``guided/rescued`` problems that
     came to enough right answers by it, of ``guided/needed``; ``guided/per_rescue`` generations, if there was
     any; ``per_kept`` generations per right answer, if there was one; how far right guided answers copy the
-    gold solution.
+    gold solution, and how long they are to it.
     """
     every = [attempt for attempts in groups.values() for attempt in attempts]
     helped = [attempt for attempt in every if attempt.number >= config.samples]
@@ -123,6 +123,8 @@ def told(config: Gsi.Config, rows: Sequence[Row], groups: Groups, begun: int) ->
     if kept_helped:
         copied = [overlap(attempt.text, answer_of(attempt.row)) for attempt in kept_helped]
         found["guided/overlap"] = sum(copied) / len(copied)
+        lengths = [lines(attempt.text) / lines(answer_of(attempt.row)) for attempt in kept_helped]
+        found["guided/lines"] = sum(lengths) / len(lengths)
         given = [len(attempt.prefix) / max(1, len(attempt.text)) for attempt in kept_helped]
         found["guided/given"] = sum(given) / len(given)
     return found

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from llmfw.core.data import chain_of, first_wrong_step, stable_hash
 
-from .segments import DELIMITER, normal
+from .quantities import last_number
+from .segments import normal
+from .solution import DELIMITER
 
-_NUMBER: Final = r"-?\d+(?:\.\d+)?"
-_STEP: Final = re.compile(rf"({_NUMBER})([-+*])({_NUMBER})=({_NUMBER})")
+_STEP: Final = re.compile(r"(-?\d+)([-+*])(-?\d+)=(-?\d+)")
 _REASONS: Final[Mapping[str, tuple[str, ...]]] = {
     "calculation": (
         "{said} isn't {result}",
@@ -27,6 +28,12 @@ _REASONS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("this step isn't right", "there is a mistake here", "that isn't right"),
 }
 """Kind of an error -> how it's put; the words are ours."""
+
+
+def begins(text: str, mark: str) -> bool:
+    """Whether a text begins with the mark, as a word of its own; newlines before it don't count."""
+    text = text.lstrip()
+    return text.startswith(mark) and not text[len(mark) : len(mark) + 1].isalnum()
 
 
 def is_chain(row: Mapping[str, Any]) -> bool:
@@ -88,7 +95,7 @@ def from_teacher(said: str, mark: str) -> tuple[str, str] | None:
     if "reflection" not in found or "step" not in found:
         return None
     text = found["reflection"]
-    begun = text if text.startswith(mark) else f"{mark}, {text[:1].lower()}{text[1:]}"
+    begun = text if begins(text, mark) else f"{mark}, {text[:1].lower()}{text[1:]}"
     return begun, found["step"]
 
 
@@ -100,5 +107,5 @@ def consistent(row: Mapping[str, Any], lines: Sequence[str], improvement: str, r
         return True
     if is_chain(row):
         return not truly_wrong(row, lines, improvement)
-    ends = [re.findall(_NUMBER, text)[-1:] for text in (improvement, right)]
-    return bool(ends[0]) and ends[0] == ends[1]
+    said, wanted = last_number(improvement), last_number(right)
+    return said is not None and wanted is not None and said.value == wanted.value

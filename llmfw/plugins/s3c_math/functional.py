@@ -1,21 +1,14 @@
-"""The masked objective in torch (arXiv 2409.01524). Shapes: N trained tokens, S sequences, T tokens.
+"""The masked objective as a mean over sequences, in torch (arXiv 2409.01524). Shapes: N trained tokens, S
+sequences.
 
-The usual loss needs nothing of this: the core's cross entropy sums over trained tokens, and the mask says
-which those are.
+The mean over tokens needs nothing of this: the core's cross entropy sums over trained tokens, and the mask
+says which those are.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def masked_mean(nll: Tensor, mask: Tensor) -> Tensor:
-    """``sum(m * nll) / sum(m)`` of [T] nats and a [T] mask of 0 and 1; 0 with a gradient of 0 where nothing
-    is trained.
-    """
-    kept = torch.where(mask.bool(), nll, torch.zeros_like(nll))
-    return kept.sum() / mask.sum().clamp(min=1)
 
 
 def sequence_means(logps: Tensor, segment: Tensor, length: Tensor) -> Tensor:

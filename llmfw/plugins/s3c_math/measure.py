@@ -16,27 +16,37 @@ from llmfw.callbacks import mean_interval, share_interval
 from llmfw.core.data import Encoder, canonical, first_wrong_step, pad_id_of, stable_hash
 from llmfw.core.generation import AnswerScore, prompt_of, score_examples
 
-from .annotate import is_chain
+from .annotate import begins, is_chain
 from .perturb import perturbed
-from .pool import beginning, steps_of
-from .segments import DELIMITER, lines_of
+from .solution import DELIMITER, beginning, behind, lines_of, steps_of
 
 if TYPE_CHECKING:
     from llmfw import Completion
 
     from .settings import Settings
 
+_SCORED = 32
+"""Answers whose probability is taken at a time; they are short."""
 Metrics = dict[str, float | Estimate]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forced:
-    """A held-out problem and what an answer to it is made to begin with: ``before`` and the step."""
+    """A held-out problem and what an answer to it is made to begin with: ``before``, the step, ``behind``."""
 
     row: Row
     before: str
     wrong: str
     right: str
+    behind: str = DELIMITER
+
+    def begun(self, name: str) -> str:
+        """The answer's beginning with the step ``wrong`` or ``right``."""
+        return self.before + self.step(name)
+
+    def step(self, name: str) -> str:
+        """The step ``wrong`` or ``right``, with what stands behind it."""
+        return (self.wrong if name == "wrong" else self.right) + self.behind
 
 
 def corrects(config: Settings, run: Any) -> list[Evaluation]:
@@ -84,18 +94,13 @@ def _likelihoods(config: Settings, rows: Rows, seed: int, policy: Any, services:
     _, cases = _cases(config, rows, seed)
     if not cases:
         return EvaluationResult()
-    told = {
-        name: [case.before + getattr(case, name) + DELIMITER for case in cases] for name in ("wrong", "right")
-    }
+    told = {name: [case.begun(name) for case in cases] for name in ("wrong", "right")}
     owners = [case.row for case in cases]
     marks = {
         name: [one.logp for one in _scores(policy, owners, [(text, config.mark) for text in begun])]
         for name, begun in told.items()
     }
-    nll = {
-        name: _scores(policy, owners, [(case.before, getattr(case, name) + DELIMITER) for case in cases])
-        for name in told
-    }
+    nll = {name: _scores(policy, owners, [(case.before, case.step(name)) for case in cases]) for name in told}
     gaps = [one - other for one, other in zip(marks["wrong"], marks["right"], strict=True)]
     return EvaluationResult(
         metrics={
@@ -113,12 +118,14 @@ def forced(row: Row, seed: int) -> Forced | None:
     none can be (no number in it).
     """
     steps = steps_of(row)
-    lines = lines_of(steps, str(row["answer"]))
     order = sorted(range(len(steps)), key=lambda at: stable_hash("forced", seed, row["id"], at))
     for at in order:
-        found = perturbed(row, lines, at, ("forced", seed), 1)
+        found = perturbed(row, steps, at, ("forced", seed), 1)
         if found:
-            return Forced(row=row, before=beginning(steps[:at]), wrong=found[0], right=steps[at])
+            return Forced(
+                row=row, before=beginning(row, at), wrong=found[0], right=steps[at],
+                behind=behind(lines_of(row)[at]),
+            )  # fmt: skip
     return None
 
 
@@ -128,10 +135,10 @@ def _after_steps(
     rows = [case.row for case in cases]
     hits, reflects, answers = {}, {}, {}
     for name in ("wrong", "right"):
-        begun = [case.before + getattr(case, name) + DELIMITER for case in cases]
+        begun = [case.begun(name) for case in cases]
         answers[name] = _go_on(policy, rows, begun)
         hits[name] = _right(judge, rows, begun, answers[name])
-        reflects[name] = [answer.text.startswith(mark) for answer in answers[name]]
+        reflects[name] = [begins(answer.text, mark) for answer in answers[name]]
     table = [
         {
             "id": str(case.row["id"]), "before": case.before, "wrong": case.wrong, "right": case.right,
@@ -150,7 +157,7 @@ def _after_steps(
 def _free(policy: Any, judge: Any, rows: Sequence[Row], mark: str) -> Metrics:
     answers = _go_on(policy, rows, [""] * len(rows))
     hits = _right(judge, rows, [""] * len(rows), answers)
-    taken_back = [sum(line.startswith(mark) for line in answer.text.split(DELIMITER)) for answer in answers]
+    taken_back = [sum(begins(line, mark) for line in answer.text.split(DELIMITER)) for answer in answers]
     metrics: Metrics = {
         "answers/corrections": sum(taken_back) / len(rows),
         "answers/tokens": sum(len(answer.ids) for answer in answers) / len(rows),
@@ -169,10 +176,10 @@ def _free(policy: Any, judge: Any, rows: Sequence[Row], mark: str) -> Metrics:
 
 def first_taken_back(row: Row, answer: str, mark: str) -> str | None:
     """Whether the first line that an answer to a chain takes back was ``right`` or ``wrong``; ``later``: an
-    earlier line was wrong already; None: it takes none back.
+    earlier line was wrong already; None: it takes none back. Blank lines don't count.
     """
-    lines = answer.split(DELIMITER)
-    at = next((index for index, line in enumerate(lines) if line.startswith(mark)), None)
+    lines = [line for line in answer.split(DELIMITER) if line.strip()]
+    at = next((index for index, line in enumerate(lines) if begins(line, mark)), None)
     if not at:
         return None
     found = first_wrong_step(row, lines[:at])
@@ -201,7 +208,8 @@ def _scores(policy: Any, rows: Sequence[Row], parts: Sequence[tuple[str, str]]) 
         form, checked = canonical({"prompt": row["prompt"], "completion": given + said, "spans": spans})
         examples.append(encoder.encode(form, checked))
     whole = [example for example in examples if example is not None]
-    return [found[0] for found in score_examples(policy, whole, pad_id=pad_id_of(policy.tokenizer))]
+    pad = pad_id_of(policy.tokenizer)
+    return [found[0] for found in score_examples(policy, whole, pad_id=pad, batch_size=_SCORED)]
 
 
 def _share(hits: Sequence[bool]) -> Estimate:

@@ -12,8 +12,9 @@ from typing import Any
 from llmfw import Row
 from llmfw.core.data import answer_of, stable_hash
 
-from .pool import Pool, Wrong, steps_of
-from .segments import Segment, gold, lines_of, text_of, to_record, trained_spans
+from .pool import Pool, Wrong
+from .segments import Segment, gold, text_of, to_record, trained_spans
+from .solution import lines_of, steps_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,7 @@ def plain_rows(rows: Sequence[Row], share: float) -> list[Row]:
     return [
         {
             "id": row["id"], "prompt": row["prompt"], "completion": answer_of(row), "problem": row["id"],
-            "segments": to_record(gold(lines_of(steps_of(row), str(row["answer"])))), "n_errors": 0,
-            "source": "plain",
+            "segments": to_record(gold(lines_of(row))), "n_errors": 0, "source": "plain",
         }
         for row in kept
     ]  # fmt: skip
@@ -97,12 +97,15 @@ def spans_of(segments: Sequence[Segment], *, mask_wrong: bool) -> list[list[int]
 
 
 def where(records: Sequence[Row]) -> list[dict[str, Any]]:
-    """How often the first error stands at which step of how many, for a table."""
+    """How often the first error stands at which step of how many, for a table. A whole attempt is wrong at
+    the last index that its lines have.
+    """
     counts: Counter[tuple[int, int]] = Counter()
     for record in records:
         if record["n_errors"]:
             lines = {one["step_idx"] for one in record["segments"]}
-            first = next(one["step_idx"] for one in record["segments"] if one["type"] == "wrong")
+            wrong = sorted({one["step_idx"] for one in record["segments"] if one["type"] == "wrong"})
+            first = wrong[-record["n_errors"]]
             counts[max(lines), first + 1] += 1
     return [
         {"steps": steps, "step": step, "solutions": number}

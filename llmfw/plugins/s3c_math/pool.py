@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmfw import LlmfwError, Row
+from llmfw import Row
 from llmfw.core.data import stable_hash
 from llmfw.core.generation import Attempt, Rollouts, prompt_of
 
 from .annotate import is_chain, truly_wrong
+from .errors import SettingsError
 from .perturb import carried_on, perturbed
-from .segments import DELIMITER, lines_of, normal
+from .segments import normal
+from .solution import DELIMITER, beginning, behind, lines_of, steps_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,38 +50,15 @@ class Found:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def steps_of(row: Row) -> list[str]:
-    """A problem's steps, without the line of its answer.
-
-    Raises:
-        LlmfwError: NO-STEPS.
-    """
-    told = row.get("solution")
-    steps = told.split(DELIMITER) if isinstance(told, str) else [str(step) for step in told or ()]
-    steps = steps if not isinstance(told, str) else [step for step in steps if step.strip()]
-    if "answer" not in row or "prompt" not in row or not steps or not _are_lines(steps):
-        raise LlmfwError(
-            "NO-STEPS",
-            f"row {row.get('id')!r} isn't a problem with a solution of one line a step",
-            mend="give rows with prompt, answer and a solution (data=chain-arithmetic), a step a line",
-            key="data",
-        )
-    return steps
-
-
-def _are_lines(steps: Sequence[str]) -> bool:
-    return all(step.strip() and DELIMITER not in step for step in steps)
-
-
 def dealt(rows: Sequence[Row], folds: int, seed: int) -> dict[str, int]:
     """Each problem's fold, 0 to ``folds`` - 1: by the order of their hashes in turn, so that sizes differ by
     one at most.
 
     Raises:
-        LlmfwError: FOLDS: fewer problems than folds.
+        SettingsError: FOLDS: fewer problems than folds.
     """
     if len(rows) < folds:
-        raise LlmfwError(
+        raise SettingsError(
             "FOLDS",
             f"{len(rows)} problems can't be dealt to {folds} folds",
             mend="give more problems or fewer folds",
@@ -87,11 +66,6 @@ def dealt(rows: Sequence[Row], folds: int, seed: int) -> dict[str, int]:
         )
     ids = sorted((str(row["id"]) for row in rows), key=lambda one: (stable_hash("fold", seed, one), one))
     return {one: number % folds for number, one in enumerate(ids)}
-
-
-def beginning(lines: Sequence[str]) -> str:
-    """Lines as an answer begins with them."""
-    return "".join(line + DELIMITER for line in lines)
 
 
 def called_wrong(attempts: Sequence[Attempt]) -> bool:
@@ -111,7 +85,7 @@ class Case:
     @property
     def begun(self) -> str:
         """What the roll-outs begin with."""
-        return beginning([*steps_of(self.row)[: self.at], self.text])
+        return beginning(self.row, self.at) + self.text + behind(lines_of(self.row)[self.at])
 
 
 def sampled(
@@ -171,7 +145,7 @@ def _candidates(
         temperature=temperature,
         seed=rollouts.seed,
         ids=[f"step/{rollouts.index}/{row['id']}/{at}" for row, at in places],
-        prefix=[beginning(steps_of(row)[:at]) for row, at in places],
+        prefix=[beginning(row, at) for row, at in places],
         stop=(DELIMITER,),
     )
     found: list[Case] = []
@@ -214,12 +188,11 @@ def made(
             place = (str(row["id"]), at)
             if beside is not None and place in beside:
                 continue
-            lines = lines_of(steps, str(row["answer"]))
-            texts = perturbed(row, lines, at, seed, count)
+            texts = perturbed(row, steps, at, seed, count)
             found.counts["perturbed"] += len(texts)
             if texts:
                 found.pool[place] = [
-                    Wrong(text=text, rest=tuple(carried_on(row, lines, at, text))) for text in texts
+                    Wrong(text=text, rest=tuple(carried_on(row, at, text))) for text in texts
                 ]
     return found
 

@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmfw import LlmfwError, Round, Row
+from llmfw import Round, Row
 from llmfw.core.data import Encoder, TextTokenizer, canonical
 from llmfw.core.generation import Rollouts, prompt_of
 
 from .annotate import by_template, consistent, from_teacher, to_teacher
 from .borders import on_tokens
+from .errors import SettingsError, SolutionError
 from .mix import Draft, corrected_row, drafts, plain_rows, spans_of, wanted, where
-from .pool import Found, dealt, made, sampled, steps_of, told
-from .segments import Segment, lines_of, text_of, with_repair, with_retry
+from .pool import Found, dealt, made, sampled, told
+from .segments import Segment, text_of, with_repair, with_retry
+from .solution import lines_of, steps_of
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -28,15 +30,15 @@ def corrections(config: Settings, run: Any) -> Callable[..., Round | None]:
     and the round of the mix.
 
     Raises:
-        LlmfwError: SETTINGS: whole solutions done again have one error; a mark that isn't one word.
+        SettingsError: SETTINGS: whole solutions done again have one error; a mark that isn't one word.
     """
     if len(config.mark.split()) != 1 or config.mark != config.mark.strip():
-        raise LlmfwError(
+        raise SettingsError(
             "SETTINGS", f"{config.mark!r} can't be recognised at the beginning of a line",
             mend="give one word", key="s3c_math.mark",
         )  # fmt: skip
     if config.level == "solution" and config.errors > 1:
-        raise LlmfwError(
+        raise SettingsError(
             "SETTINGS",
             "a whole solution that is done again has one error",
             mend="set s3c_math.errors=1, or s3c_math.level=step",
@@ -104,13 +106,14 @@ def mixed(
     """(records, notes) of the mix: the plain solutions, then the corrected ones.
 
     Raises:
-        LlmfwError: NO-ERRORS: no wrong step was found for any problem.
+        SolutionError: NO-ERRORS: no wrong step was found for any problem; NO-CORRECTIONS: some were found,
+            and nothing corrected was written.
     """
     plain = plain_rows(rows, config.share_corrected)
     every = drafts(rows, found.pool, config.errors, run.seed)
     number = wanted(len(rows), config.share_corrected, len(every))
     if config.share_corrected and not every:
-        raise LlmfwError(
+        raise SolutionError(
             "NO-ERRORS",
             f"no step of {len(rows)} problems was judged wrong, so there is nothing to correct",
             mend="raise s3c_math.candidates or s3c_math.temperature, train fold models less "
@@ -126,7 +129,9 @@ def mixed(
             segments = written(config, draft, {at: one for at, one in said.items() if one is not None})
             spans = spans_of(segments, mask_wrong=config.mask_wrong)
             exact = spans if text is None else on_tokens(text, text_of(segments), spans)
-            records += [corrected_row(draft, segments, exact if config.mask_wrong else None)] if exact else []
+            records.append(corrected_row(draft, segments, exact if config.mask_wrong else None))
+    if config.share_corrected and not records:
+        raise nothing_corrected(config, len(rows), number)
     total = len(plain) + len(records)
     notes = {
         "mix/plain": float(len(plain)),
@@ -136,6 +141,23 @@ def mixed(
         "mix/share": len(records) / max(1, total),
     }
     return [*plain, *records], notes
+
+
+def nothing_corrected(config: Settings, problems: int, number: int) -> SolutionError:
+    """Why a mix that should hold corrected solutions has none, though there are wrong steps."""
+    if number:
+        return SolutionError(
+            "NO-CORRECTIONS",
+            f"models.{config.teacher} said nothing of {number} solutions' wrong steps that can be used",
+            mend="take another teacher, or s3c_math.annotator=template",
+            key="s3c_math.annotator",
+        )
+    return SolutionError(
+        "NO-CORRECTIONS",
+        f"a share of {config.share_corrected:g} is less than one solution beside {problems} plain ones",
+        mend="raise it, or give more problems",
+        key="s3c_math.share_corrected",
+    )
 
 
 def annotated(
@@ -182,12 +204,12 @@ def taught(
 
 def written(config: Settings, draft: Draft, said: dict[int, Said]) -> list[Segment]:
     """The segments of a corrected solution."""
-    lines = lines_of(steps_of(draft.row), str(draft.row["answer"]))
+    lines = lines_of(draft.row)
     if config.level == "step":
         repairs = {at: (draft.wrong[at].text, *said[at]) for at in draft.wrong}
         return with_repair(lines, repairs, reflections=config.reflections)
     ((at, wrong),) = draft.wrong.items()
-    attempt = [*lines[:at], wrong.text, *wrong.rest]
+    attempt = [*steps_of(draft.row)[:at], wrong.text, *wrong.rest]
     return with_retry(lines, attempt, at, said[at][0], reflections=config.reflections)
 
 

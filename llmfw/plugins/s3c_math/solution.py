@@ -30,7 +30,7 @@ def lines_of(row: Mapping[str, Any]) -> list[str]:
             f"row {row.get('id')!r} isn't a problem with a solution of one line a step",
             mend="give rows with prompt, answer and a solution (data=chain-arithmetic), a step a line",
             file=row.get(PLACE),
-            key="data" if PLACE not in row else "solution",
+            key=next((key for key in ("prompt", "answer") if key not in row), "solution"),
         )
     last = f"Answer: {row['answer']}"
     found: list[str] = []

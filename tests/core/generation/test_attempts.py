@@ -158,6 +158,12 @@ def test_equal_answers_to_one_problem_are_kept_once() -> None:
 # the frame of rounds
 
 
+def test_equal_answers_to_different_problems_are_both_kept() -> None:
+    one, other = attempt("a b"), attempt("a b")
+    other = replace(other, row={**other.row, "id": "another"})
+    assert distinct([one, other]) == [one, other]
+
+
 def frame(**settings: Any) -> Any:
     def collect(asking: Rollouts, rows: Any) -> Collected:
         return Collected(attempts=[one for group in asking.attempt(rows, purpose="sample") for one in group])

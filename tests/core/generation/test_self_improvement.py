@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmfw.core.data import PLACE
 from llmfw.core.errors import LlmfwError
 from llmfw.core.generation import Collected, ScriptedPolicy, SelfTrainingConfig, self_training
 from llmfw.core.models.byte_level import byte_tokenizer
@@ -69,6 +70,27 @@ def test_kept_solutions_stand_beside_the_right_answers_under_ids_of_the_round(tm
     assert [row["id"] for row in found.records[2:]] == ["p0.gold.0", "p1.gold.0"]
 
 
+def test_kept_solutions_do_not_cover_their_problems(tmp_path: Path):
+    """What is sampled covers; the round on solutions itself covers all."""
+    found = asked(frame(gold=False, keep_gold=True), tmp_path, ["Answer: 2", "Answer: 9"] * 2)
+    assert [row.get("problem") for row in found.records] == ["p0", None, None]
+    assert [row["problem"] for row in asked(frame(), tmp_path / "gold", []).records] == ["p0", "p1"]
+
+
+def test_equal_answers_that_are_left_out_are_told(tmp_path: Path):
+    """One answer to p0, two equal ones to p1: of three records, with Gini 2 (1*1 + 2*2) / (2*3) - 3/2 = 1/6."""
+    notes = asked(frame(gold=False, unique=True), tmp_path, RIGHT).notes
+    assert notes["before unique/records"] == 3 and notes["before unique/gini"] == pytest.approx(1 / 6)
+    assert "before unique/records" not in asked(frame(gold=False), tmp_path / "all", RIGHT).notes
+
+
+def test_samples_without_chance_are_warned_about(capsys: pytest.CaptureFixture[str]):
+    frame(temperature=0.0)
+    assert "warning[SAME-SAMPLES] at mine.temperature=0 the 2 answers" in capsys.readouterr().err
+    frame(temperature=0.1)
+    assert capsys.readouterr().err == ""
+
+
 def test_nothing_right_is_an_error_that_names_the_settings(tmp_path: Path):
     with pytest.raises(LlmfwError, match="of 4 answers to 2 problems none.*0% right.*mine.samples") as caught:
         asked(frame(gold=False), tmp_path, WRONG)
@@ -121,6 +143,8 @@ def test_rows_without_an_answer_are_refused_by_name(tmp_path: Path):
     with pytest.raises(LlmfwError, match="row 'q' is no problem") as caught:
         asked(frame(), tmp_path, [], rows=[{"id": "q", "prompt": "hm"}])
     assert caught.value.code == "NOT-PROBLEMS"
+    with pytest.raises(LlmfwError, match="my.jsonl:3: row 'q' is no problem"):
+        asked(frame(), tmp_path / "file", [], rows=[{"id": "q", "prompt": "hm", PLACE: "my.jsonl:3"}])
 
 
 def test_the_example_of_the_page_samples_half_of_its_answers_hot(tmp_path: Path):

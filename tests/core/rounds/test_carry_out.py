@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,6 +151,40 @@ def test_a_start_that_nobody_kept_is_refused_with_those_that_there_are(tmp_path:
         script.go(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["base", "last"])
+def test_a_name_that_means_other_weights_is_refused_for_a_round(tmp_path: Path, name: str):
+    script = Scripted()
+    script.next = lambda *given: Round(records=[{"prompt": "p", "completion": "c"}], keep_as=name)
+    with pytest.raises(PluginError, match=f"keeps round 0 as '{name}'.*another name"):
+        script.go(tmp_path)
+    assert script.trained == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"records": [{"id": "a"}, {"id": "b", "score": float("nan")}]}, "record 'b'"),
+        ({"records": [{"id": "a"}, {"seen": {1, 2}}]}, "record 1"),
+        ({"records": [{"id": "a"}], "notes": {"own": {1}}}, "notes"),
+        ({"records": [{"id": "a"}], "tables": {"t": [{"x": float("inf")}]}}, "table 't'"),
+    ],
+)
+def test_what_is_no_json_is_refused_by_name(tmp_path: Path, given: dict[str, Any], said: str):
+    script = Scripted()
+    script.next = lambda *more: Round(**given)
+    with pytest.raises(PluginError, match=f"gave {said}.*can't be kept as json"):
+        script.go(tmp_path)
+    assert not list(tmp_path.rglob("round.json"))
+
+
+def test_a_note_may_be_no_number(tmp_path: Path):
+    script = Scripted()
+    record = {"prompt": "p", "completion": "c"}
+    script.next = lambda index, *more: None if index else Round(records=[record], notes={"m": float("nan")})
+    (state,) = script.go(tmp_path)
+    assert math.isnan(state.notes["m"])
+
+
 def test_a_ledger_counts_a_round_that_is_sampled_again_once(tmp_path: Path):
     with pytest.raises(Killed):
         Scripted("sample1").go(tmp_path)
@@ -203,5 +239,5 @@ def test_a_budget_too_small_for_one_round_is_an_error(tmp_path: Path):
     with pytest.raises(BudgetSpent, match="raise it, or sample less"):
         run_rounds(
             RolloutSampler(name="spender", next=spending(10)), tmp_path, seed=7, rows=[], services=None,
-            policy=lambda weights: None, train=None, keep=None, ledger=Ledger(tmp_path, budget=10),
+            policy=lambda weights: None, train=None, keep=None, ledger=Ledger(tmp_path, budget=9),
         )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llmfw.core.errors import ResourceError
 from llmfw.core.failpoints import _reached
 from llmfw.core.generation import ScriptedPolicy
 from llmfw.core.records import Completion
@@ -182,6 +183,26 @@ def test_what_generate_does_not_see_is_counted_by_hand(tmp_path: Path):
 def test_outside_of_a_rounds_sampling_nothing_is_generated(tmp_path: Path):
     with pytest.raises(RuntimeError, match="inside the sampler's next"):
         Ledger(tmp_path).generate(Writer().policy, ["a"], purpose="draft")
+
+
+def test_a_budget_that_just_suffices_is_no_error(tmp_path: Path):
+    """Two answers of two tokens each, four allowed; asked again after a kill they're there. A fifth isn't."""
+    for _ in range(2):
+        with (ledger := Ledger(tmp_path, budget=4)).sampling(0):
+            answers = ledger.generate(Writer().policy, ["a", "b"], purpose="draft")
+            assert [answer.text for answer in answers] == ["a!", "b!"] and ledger.left == 0
+            with pytest.raises(ResourceError, match="4 tokens, all that generation.budget allows"):
+                ledger.generate(Writer().policy, ["c"], purpose="draft")
+
+
+def test_half_of_a_character_is_remembered_as_it_is(tmp_path: Path):
+    """Byte-level tokenizers may end an answer between two halves of a character."""
+    said = "x\ud83d"
+    for _ in range(2):
+        policy = ScriptedPolicy(lambda prompts: [said for _ in prompts])
+        with (ledger := Ledger(tmp_path)).sampling(0):
+            (answer,) = ledger.generate(policy, ["a"], purpose="draft")
+            assert answer.text == said and ledger.once("said", lambda: {"said": said}) == {"said": said}
 
 
 def test_what_is_left_of_a_budget(tmp_path: Path):

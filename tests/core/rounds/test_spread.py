@@ -34,6 +34,17 @@ def test_levels_stand_by_their_size_and_words_behind_them():
     assert [row["level"] for row in tables["kept"]] == ["9", "10", "hard"]
 
 
+def test_records_that_name_no_row_are_counted_apart():
+    """Two of four records answer the one problem of level 1, the others nothing: all of those that do."""
+    rows = [{"id": "a", "level": 1}, {"id": "b", "level": 2}]
+    records = [{"problem": "a"}, {"problem": "a"}, {"prompt": "p"}, {"problem": None}, {"problem": "z"}]
+    numbers, tables = spread(rows, records)
+    assert (numbers["records"], numbers["unnamed"], numbers["problems"]) == (5, 3, 1)
+    assert numbers["coverage"] == 0.5 and numbers["level/1/share"] == 1.0 and numbers["level/2/share"] == 0.0
+    assert numbers["level/distance"] == 1.0 and numbers["gini"] == pytest.approx(0.5)
+    assert spread([{"id": "None"}], [{"problem": None}]) == ({}, {})
+
+
 def test_nothing_is_said_of_records_that_name_no_row():
     assert spread([{"id": "a"}], [{"problem": "b"}]) == ({}, {})
     assert spread([{"id": "a"}], [{"prompt": "p"}]) == ({}, {})

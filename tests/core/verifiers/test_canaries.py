@@ -9,8 +9,10 @@ import pytest
 
 from llmfw.core.errors import CanaryError, LlmfwError, PluginError
 from llmfw.core.records import Row, Verdict
+from llmfw.core.verifiers import build
 from llmfw.core.verifiers.canaries import Checked, checked
 from llmfw.core.verifiers.number import build as number
+from llmfw.core.verifiers.value import opposite_of
 
 ROWS = [{"id": f"q{index}", "prompt": f"{index} + 1?", "answer": str(index + 1)} for index in range(8)]
 
@@ -36,13 +38,66 @@ def test_canaries_are_judged_with_every_batch_and_are_not_handed_on():
     told = Checked(judge, "mine").verify(ROWS[:2], ["1", "5"])
     assert [verdict.status for verdict in told] == ["right", "wrong"]
     row, gold = judge.asked[2]
-    assert gold == f"Answer: {int(row[1:]) + 1}" and judge.asked[3] == (row, "") and len(judge.asked) == 4
+    assert gold == f"Answer: {int(row[1:]) + 1}" and judge.asked[3] == (row, "")
+    assert judge.asked[4] == (row, "I can't tell.") and len(judge.asked) == 5
 
 
 def test_a_judge_that_says_right_to_everything_is_stopped():
     with pytest.raises(CanaryError, match="'mine' judged '', which is wrong, to be right") as caught:
         Checked(Judge(lambda row, said: Verdict(status="right")), "mine").verify(ROWS[:1], ["1"])
     assert "row q0" in str(caught.value) and isinstance(caught.value, LlmfwError)
+
+
+def test_a_judge_that_says_right_to_any_words_is_stopped():
+    judge = Judge(lambda row, said: Verdict(status="right" if said else "unparsed"))
+    with pytest.raises(CanaryError, match='judged "I can.t tell.", which is wrong, to be right'):
+        Checked(judge, "mine").verify(ROWS[:1], ["1"])
+
+
+def test_words_that_the_answer_holds_are_no_known_wrong_response():
+    row = {"id": "q", "prompt": "?", "answer": "I can't tell. Nobody knows."}
+    assert Checked(Judge(right), "mine").canaries(row)[1:] == [("", False), ("", False)]
+
+
+def test_a_judge_that_takes_the_first_answer_or_any_is_stopped():
+    """It looks for the answer anywhere; the verifier's own canaries take it back."""
+
+    class Anywhere(Judge):
+        def canaries(self, row: Row) -> list[tuple[str, bool]]:
+            return number().canaries(row)
+
+    judge = Anywhere(lambda row, said: Verdict(status="right" if row["answer"] in said else "wrong"))
+    with pytest.raises(CanaryError, match="That was wrong"):
+        Checked(judge, "mine").verify(ROWS[:1], ["1"])
+
+
+@pytest.mark.parametrize("name", ["number", "math", "string"])
+@pytest.mark.parametrize(
+    "gold",
+    ["The answer is 5.", r"So it's \boxed{5}.", "#### 5", "x\n#### 5", "Answer: 5", "yes", "No.", "TRUE",
+     "a\nb", "5 because 2 + 3 is 5", "No, it isn't", "Yes + 1", r"\boxed{", "the answer is unknown"],
+)  # fmt: skip
+def test_a_rows_answer_is_read_as_a_response_is(name: str, gold: str):
+    row = {"id": "q", "prompt": "?", "answer": gold}
+    verifier = build("Verifier", name, lambda *_: None)
+    known = verifier.canaries(row)
+    verdicts = verifier.verify([row] * len(known), [said for said, _ in known])
+    assert [one.right for one in verdicts] == [right for _, right in known]
+
+
+@pytest.mark.parametrize(
+    ("gold", "other"),
+    [
+        ("yes", "no"),
+        ("No.", "Yes"),
+        ("TRUE", "FALSE"),
+        ("False", "True"),
+        ("No, it isn't", "Yes"),
+        ("5", None),
+    ],
+)
+def test_the_other_of_yes_and_no_is_the_opposite(gold: str, other: str | None):
+    assert opposite_of(gold) == other
 
 
 @pytest.mark.parametrize("status", ["wrong", "unparsed"])
@@ -66,7 +121,12 @@ def test_a_judge_that_fails_on_everything_is_stopped():
 
 def test_a_verifiers_own_canaries_are_taken():
     judge = Checked(number(), "number")
-    assert judge.canaries(ROWS[0]) == [("Answer: 1", True), ("Answer: 2", False)]
+    assert judge.canaries(ROWS[0]) == [
+        ("Answer: 1", True),
+        ("So it's \\boxed{1}.", True),
+        ("Answer: 2", False),
+        ("Answer: 1\nThat was wrong.\nAnswer: 2", False),
+    ]
     assert [one.status for one in judge.verify(ROWS[:2], ["Answer: 1", ""])] == ["right", "unparsed"]
 
 
@@ -74,7 +134,7 @@ def test_equal_responses_to_one_row_are_judged_once():
     judge = Judge(right)
     told = Checked(judge, "mine").verify([ROWS[0]] * 3 + [ROWS[1]] * 2, ["1", "1", "2", "2", "2"])
     assert [verdict.right for verdict in told] == [True, True, False, True, True]
-    assert len(judge.asked) == 3 + 2
+    assert len(judge.asked) == 3 + 3
 
 
 def test_the_row_of_the_canaries_depends_on_the_batch_alone():

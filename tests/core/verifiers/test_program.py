@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,6 +66,8 @@ def test_the_score_is_the_share_of_tests_passed(local: Any, response: str, statu
         ("8", "print(9)", "wrong"),
         ("8", "pass", "wrong"),
         ("Paris", "print('paris')", "right"),
+        ("1\n2", "print('so:')\nprint(1)\nprint(2)", "right"),
+        ("1\n2", "print(2)", "wrong"),
     ],
 )
 def test_without_tests_the_last_line_printed_is_the_answer(
@@ -98,12 +101,13 @@ def test_a_language_that_is_not_here_is_an_error(local: Any):
         DOUBLES,
         {"prompt": "?", "answer": "8"},
         {"prompt": "?", "answer": 'it\'s "so"\\'},
+        {"prompt": "?", "answer": "1 2\n3 4"},
         {"prompt": "?", "answer": "none", "tests": [{"stdin": "", "expected": ""}]},
     ],
 )
 def test_what_is_known_of_a_row_is_judged_so(local: Any, row: dict[str, Any]):
     known = Program(local).canaries(row)
-    assert [right for _, right in known] == [True, False]
+    assert [right for _, right in known] == [True, False, False]
     for response, right in known:
         assert Program(local).verify([row], [response])[0].right == right
 
@@ -111,7 +115,24 @@ def test_what_is_known_of_a_row_is_judged_so(local: Any, row: dict[str, Any]):
 def test_tests_that_contradict_each_other_have_no_right_program(local: Any):
     row = {**DOUBLES, "tests": [{"stdin": "", "expected": "1"}, {"stdin": "", "expected": "2"}]}
     assert [right for _, right in Program(local).canaries(row)] == [False]
-    assert Program(local).canaries({**DOUBLES, "meta": {"language": "go"}}) == []
+
+
+def test_an_executor_that_says_ok_to_a_program_that_failed_is_found(local: Any):
+    ran = local.run
+    local.run = lambda code, **given: replace(ran(code, **given), status="ok")
+    with pytest.raises(CanaryError, match="raise SystemExit"):
+        Checked(Program(local), "program").verify([DOUBLES], [RIGHT])
+
+
+def test_of_another_language_the_same_text_for_all_tests_can_be_printed(local: Any):
+    """Tests that expect 8 and -2 have no right program of one line; a wrong one they have."""
+    go = {**DOUBLES, "meta": {"language": "go"}}
+    assert [right for _, right in Program(local).canaries(go)] == [False]
+    one = {**go, "tests": go["tests"][:1]}
+    (first, right), (second, wrong) = Program(local).canaries(one)
+    assert right and 'fmt.Println("8")' in first and first.startswith("```go\n") and first.endswith("\n```")
+    assert not wrong and 'fmt.Println("no 8 8 this")' in second
+    assert Program(local).canaries({**DOUBLES, "meta": {"language": "apl"}}) == []
 
 
 @pytest.mark.parametrize("test", [{"stdin": "4"}, {"expected": 8}, "8", {"expected": "8", "inptu": "4"}])

@@ -28,14 +28,32 @@ SAME = [
     (r"(-1)^{n}", r"\cos(n\pi)"),
 ]  # fmt: skip
 OTHER = [
-    ("1/3", "0.3333"), ("5", "5x"), ("5x", "5"), ("12", "12 million"),
-    ("12 cm", "12 m"), ("12 cm^2", "12 cm"),
-    ("7", "x = 8"), ("y=2x+1", "y=2x+3"), ("2^{n-1}", "2^n"), ("n", "k"),
-    ("(1, 2)", "(2, 1)"), ("[0, 1)", "[0, 1]"), ("1, 4 and 9", "1, 4"), ("1, 4", "1, 4, 4"),
+    ("1/3", "0.3333"),
+    ("5", "5x"),
+    ("5x", "5"),
+    ("12", "12 million"),
+    ("12 cm", "12 m"),
+    ("12 cm^2", "12 cm"),
+    ("7", "x = 8"),
+    ("y=2x+1", "y=2x+3"),
+    ("2^{n-1}", "2^n"),
+    ("n", "k"),
+    ("(1, 2)", "(2, 1)"),
+    ("[0, 1)", "[0, 1]"),
+    ("1, 4 and 9", "1, 4"),
+    ("1, 4", "1, 4, 4"),
     ("1, 4, 4", "1, 4, 9"),
-    ("No", "On"), ("Tuesday", "Thursday"), ("even", "odd"), ("2", "two"), ("6", "5 or 6"),
-    ("7", r"10^{10^{10}}"), ("7", r"2^{(2^{(2^{(2^{5})})})}"), ("7", "I can't tell"), ("7", "9" * 5000),
-    ("9" * 40, "9" * 39 + "8"), ("10^{9999}", "10^{9998}"),
+    ("No", "On"),
+    ("Tuesday", "Thursday"),
+    ("even", "odd"),
+    ("2", "two"),
+    ("6", "5 or 6"),
+    ("7", r"10^{10^{10}}"),
+    ("7", r"2^{(2^{(2^{(2^{5})})})}"),
+    ("7", "I can't tell"),
+    ("7", "9" * 5000),
+    ("9" * 40, "9" * 39 + "8"),
+    ("10^{9999}", "10^{9998}"),
 ]
 NEAR = [
     (r"\frac{1}{3}", "0.333"), (r"\frac{1}{3}", "0." + "3" * 40), (r"\frac{x}{3}", "0.3333333333x"),
@@ -94,8 +112,9 @@ def test_the_verdict_is_on_the_last_answer(gold: str, response: str, status: str
 def test_what_is_known_of_a_row_is_judged_so(gold: str):
     row = {"prompt": "?", "answer": gold}
     known = build().canaries(row)
-    (right, wrong) = build().verify([row] * 2, [response for response, _ in known])
-    assert right.right and not wrong.right
+    verdicts = build().verify([row] * len(known), [response for response, _ in known])
+    assert [one.right for one in verdicts] == [right for _, right in known]
+    assert {right for _, right in known} == {True, False}
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

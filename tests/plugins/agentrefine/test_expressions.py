@@ -36,7 +36,7 @@ def test_the_ways_to_read_an_action_by_hand(regex: str, count: int) -> None:
     "regex",
     [
         "(a+)+b", "((a+))+b", "(a|a)*b", "(a|ab)*c", "(a?){50}b", "(?:a|a){2,90}b", "a?" * 60 + "a" * 60,
-        "(ab|ab)" * 40 + "c", ".*.*.*.*x", r"\w+\s*\w+\s*\w+x", "(?=a)b", "(?<!a)b", r"(a)\1", "(?P<x>a)(?P=x)",
+        "(ab|ab)" * 40 + "c", ".*.*.*.*x", r"\w+\s*\w+\s*x", "(?=a)b", "(?<!a)b", r"(a)\1", "(?P<x>a)(?P=x)",
         "a" * (LONGEST + 1),
     ],
 )  # fmt: skip

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+import llmfw
 from llmfw.core.data import Encoder, canonical, collate
 from llmfw.core.defaults import causal_lm
 from llmfw.core.models import LocalPolicy, byte_tokenizer
 from llmfw.plugins.agentrefine import functional, reference
 from llmfw.plugins.agentrefine.dialogue import kinds_of, masked, to_chat
 from llmfw.plugins.agentrefine.records import Errors, TrajectoryError, Turn
+from llmfw.plugins.agentrefine.rows import Options, ScriptedWorld
 from llmfw.plugins.agentrefine.sampler import labelled
 from llmfw.testing.models import tiny_model
+from llmfw.testing.observed import difference, seen, trainings
 
 FLAGS = [False, True, False, True, False, False]
 """Of six player turns: ok, error, refine, error, refine, finish."""
@@ -191,6 +196,45 @@ def test_oracle_5_micro_batches_change_nothing() -> None:
     torch.testing.assert_close(whole, parts, rtol=1e-6, atol=1e-6)
     means = [loss([given], one) / count for given, count in zip(rows, counts)]
     assert not torch.isclose(sum(means) / 4, whole, rtol=1e-4), "a mean of means would be another number"
+
+
+def test_oracle_5_the_trainer_counts_the_unmasked_tokens_of_a_whole_step(tmp_path: Path) -> None:
+    """Real steps of four dialogues, at once or one by one: the loss of the first is the sum over the turns
+    that the arm trains, by the weights that the run begins with, divided by their tokens; errors are in none.
+    """
+    records = {one["id"]: one for one in labelled(ScriptedWorld(WORLD).rows("train"), "full")}
+    whole = {one["id"]: one for one in labelled(ScriptedWorld(WORLD).rows("train"), "erroneous_loss")}
+    start = AutoModelForCausalLM.from_pretrained(trained(tmp_path / "start", 4, 1, steps=0).final)
+    one, found = LocalPolicy(start), {}
+    for micro, accumulate in ((4, 1), (1, 4)):
+        result = trained(tmp_path / f"micro-{micro}", micro, accumulate)
+        found[micro] = seen(trainings(result.dir)[-1])
+        first = found[micro].ids[0]
+        assert len(first) == 4
+        told = found[micro].series["loss"][0][1]
+        assert told == pytest.approx(mean([records[name] for name in first], one), rel=1e-5)
+        assert told != pytest.approx(mean([whole[name] for name in first], one), rel=1e-4)
+    assert [set(ids) for ids in found[4].ids] == [set(ids) for ids in found[1].ids]
+    assert difference(found[4], found[1], tolerance=1e-5, names=("loss", "grad_norm")) is None
+
+
+WORLD = Options(train=8, validation=2, names="fixed", rooms=2, boxes=2, items=1, treats=0.0)
+
+
+def trained(folder: Path, micro: int, accumulate: int, steps: int = 2) -> Any:
+    """A run on a tiny Llama, on the rows of ``WORLD``."""
+    return llmfw.fit(
+        "model=tiny-llama", "trainer.epochs=null", f"trainer.max_steps={steps}", f"run.dir={folder}",
+        f"trainer.micro_batch={micro}", f"trainer.accumulate={accumulate}", "trainer.progress=false",
+        "trainer.threads=1", "tracking.mlflow=false", "checkpoint.every=0", 'agentrefine.environments=""',
+        *(f"data.options.{key}={value}" for key, value in vars(WORLD).items()), plugins=["agentrefine"],
+    )  # fmt: skip
+
+
+def mean(rows: list[dict[str, Any]], policy: Any) -> float:
+    """Loss per trained token of some dialogues together."""
+    count = sum(sum(labels(given)[1]) for given in rows)
+    return sum(loss([given], policy).item() for given in rows) / count
 
 
 @pytest.mark.parametrize("k", range(5))

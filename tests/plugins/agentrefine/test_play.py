@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 import llmfw
-from llmfw.core.generation import ScriptedPolicy
+from llmfw.core.assemble import assemble, settle
+from llmfw.core.generation import ScriptedPolicy, encode_prompt
 from llmfw.core.models import byte_tokenizer
+from llmfw.core.open import open_policy
 from llmfw.plugins.agentrefine import environments
-from llmfw.plugins.agentrefine.dialogue import react
+from llmfw.plugins.agentrefine.dialogue import react, react_of
 from llmfw.plugins.agentrefine.environments import Suite, names_of, open_suites, rehearse
 from llmfw.plugins.agentrefine.environments.scripted import Scripted
 from llmfw.plugins.agentrefine.evaluations import asking, measured, shortened
@@ -284,8 +286,9 @@ def test_replies_that_are_cut_off_are_counted_and_their_actions_done() -> None:
 
 @pytest.fixture(scope="module")
 def tiny() -> Any:
-    """A policy of the overlay's architecture with random weights, on bytes."""
-    return llmfw.policy("tiny-lfm2")
+    """A policy of the overlay's model, with random weights, in a run that draws its answers."""
+    words = ("model=tiny-lfm2", "generation.temperature=0.7")
+    return open_policy(assemble(settle(plugins=(), overrides=words), "generate")).policy
 
 
 def test_a_model_that_reaches_its_longest_reply_is_seen_to_be_cut(tiny: Any) -> None:
@@ -295,16 +298,33 @@ def test_a_model_that_reaches_its_longest_reply_is_seen_to_be_cut(tiny: Any) -> 
 
 def test_greedy_replies_are_the_same_in_any_batch_and_at_any_temperature_of_the_run(tiny: Any) -> None:
     given = open_suites("held_in,forced", 3, OPTIONS)
-    asked = [
-        [{"role": "user", "content": world.reset(seed)}] * 1 for one in given for world, seed in one.worlds
-    ]
-    asked = [[*messages, *turns(at)] for at, messages in enumerate(asked)]
+    told = [world.reset(seed) for one in given for world, seed in one.worlds]
+    asked = [[{"role": "user", "content": text}, *turns(at)] for at, text in enumerate(told)]
     names = [str(at) for at in range(len(asked))]
     alone = [asking(tiny, max_new_tokens=12, batch_size=1)([one], [n])[0] for one, n in zip(asked, names)]
-    for size in (2, 4, 64):
-        assert asking(tiny, max_new_tokens=12, batch_size=size)(asked, names) == alone
+    assert asking(tiny, max_new_tokens=12, batch_size=64)(asked, names) == alone
     backwards = asking(tiny, max_new_tokens=12, batch_size=4)(asked[::-1], names[::-1])
     assert backwards == alone[::-1]
+
+
+def test_a_reply_that_spells_a_control_token_can_be_read_again() -> None:
+    """A history with a forged end of turn is refused by the prompts' door, which would end the run."""
+    policy = ScriptedPolicy(lambda prompts: ["Thought: <|im_end|>\nAction: look"], byte_tokenizer())
+    (reply,) = asking(policy)([[{"role": "user", "content": "hi"}]], ["one"])
+    assert react_of(reply.text) == ("", "look") and "<|" not in reply.text
+    assert encode_prompt(byte_tokenizer(), [{"role": "user", "content": reply.text}])
+
+
+def test_equal_histories_are_answered_once_and_different_ones_each() -> None:
+    seen: list[str] = []
+
+    def answer(prompts: Sequence[Any]) -> list[str]:
+        seen.extend(prompt[0]["content"] for prompt in prompts)
+        return [f"to {prompt[0]['content']}" for prompt in prompts]
+
+    asked = [[{"role": "user", "content": text}] for text in "abaac"]
+    replies = asking(ScriptedPolicy(answer))(asked, list("12345"))
+    assert seen == ["a", "b", "c"] and [reply.text for reply in replies] == [f"to {x}" for x in "abaac"]
 
 
 def turns(count: int) -> list[dict[str, str]]:

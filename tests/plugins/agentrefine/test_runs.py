@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 import llmfw
 from llmfw.core.errors import LlmfwError
 from llmfw.plugins.agentrefine.commands import group
+from llmfw.plugins.agentrefine.environments import open_suites
+from llmfw.plugins.agentrefine.evaluations import is_unseen
 from llmfw.plugins.agentrefine.functional import ARMS
 from llmfw.plugins.agentrefine.plugin import AgentRefine
 from llmfw.plugins.agentrefine.rows import Options, ScriptedWorld
@@ -108,9 +110,9 @@ def test_a_broken_trajectory_is_named_and_left_out(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     del lines[1]["turns"][2]["Thought"]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = call("check", str(file)).output
-    assert "train-1: turn: turn 3 has no 'Thought' of type str (2 turns hold)" in told
-    assert "accepted 2, turn 1" in told
+    told = call("check", str(file))
+    assert f"{file}:2: train-1: turn: turn 3 has no 'Thought' of type str (2 turns hold)\n" in told.output
+    assert told.output.endswith("accepted 2, turn 1\n") and told.exit_code == 3
     assert "2 rows in" in call("convert", str(file), "--out", str(out)).output
     file.write_text('{"turns": []}\n')
     error = call("check", str(file)).exception
@@ -119,18 +121,61 @@ def test_a_broken_trajectory_is_named_and_left_out(tmp_path: Path) -> None:
     )
 
 
+def test_a_scripts_faults_are_told_with_their_lines_and_its_trajectory_is_left_out(tmp_path: Path) -> None:
+    file, out = tmp_path / "turns.jsonl", tmp_path / "rows.jsonl"
+    call("build", "--out", str(file), "--count", "3", "--turns")
+    first, second, third = (json.loads(line) for line in file.read_text().splitlines())
+    second["script"]["Available Actions"]["look"] = {"verification code": "(l+)+ook", "parameters": {}}
+    third["script"]["Available Actions"]["look"] = {"verification code": "lok", "parameters": {}}
+    file.write_text("\n" + "".join(json.dumps(line) + "\n" for line in (first, second, third)))
+    told = call("check", str(file))
+    assert f"{file}:3: train-1: script: 'look': the expression '(l+)+ook' may take for ever" in told.output
+    assert f"{file}:4: train-2: script: 'look' doesn't match the verification code of 'look'" in told.output
+    assert told.output.endswith("script 2, accepted 1\n") and told.exit_code == 3
+    assert call("convert", str(file), "--out", str(out)).output.endswith("2 trajectories left out\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(b"", "holds no trajectory"), (b"\n \n", "holds no trajectory"), (b"\xff\xfe{", "no object with script"),
+     (b"[" * 100_000, "no object with script"), (b"[1]", "no object with script")],
+)  # fmt: skip
+def test_a_file_without_a_trajectory_is_one_clear_line(tmp_path: Path, text: bytes, said: str) -> None:
+    file = tmp_path / "turns.jsonl"
+    file.write_bytes(text)
+    error = call("check", str(file)).exception
+    assert isinstance(error, LlmfwError) and error.exit_code == 3 and said in str(error)
+
+
+def test_the_unseen_episodes_are_those_that_readme_and_claims_name() -> None:
+    """Six suites: held_out and P1 to P5; the trained words, the world's own and the forced mistake aren't."""
+    reproduce = plugin_module("agentrefine", "reproduce")
+    suites = open_suites("held_in,held_out,perturbed,forced", 1, Options())
+    unseen = [one.name for one in suites if is_unseen(one)]
+    assert unseen == ["held_out", *(f"perturbed/P{n}" for n in range(1, 6))]
+    assert "held_out, perturbed/P1, P2, P3, P4 and P5)" in reproduce.CLAIMS[0].statement
+    readme = Path(reproduce.__file__).with_name("README.md").read_text(encoding="utf-8")
+    assert "six suites together: held_out, perturbed/P1, P2, P3, P4 and P5, each" in readme
+
+
 def test_claims_have_arms_of_equal_tokens_that_differ_by_their_labels_alone() -> None:
     reproduce = plugin_module("agentrefine", "reproduce")
     assert [claim.id for claim in reproduce.CLAIMS] == [f"agentrefine.{n}" for n in range(1, 8)]
     tested = [claim for claim in reproduce.CLAIMS if not claim.not_tested]
     for size in ("smoke", "small", "full"):
         found = reproduce.arms(tested[0], 11, size)
-        assert set(found) == set(ARMS)
-        rest = [{k: v for k, v in arm.settings.items() if k not in ("agentrefine.arm", "trainer.max_steps")}
-                for arm in found.values()]  # fmt: skip
+        base = found.pop(reproduce.BASE)
+        assert set(found) == set(ARMS) and base.settings["data.options.error_rate"] == 0.0
+        assert not base.after and all(arm.after == reproduce.BASE for arm in found.values())
+        own = ("agentrefine.arm", "data.options.train", "trainer.max_steps")
+        rest = [{k: v for k, v in arm.settings.items() if k not in own} for arm in found.values()]
+        for arm in found.values():
+            read = arm.settings["trainer.max_steps"] * arm.settings["trainer.micro_batch"]
+            assert arm.settings["data.options.train"] == read, "each dialogue is read once"
         assert all(one == rest[0] for one in rest)
         assert all({*claim.arms, *claim.controls} == set(ARMS) for claim in tested)
     small = reproduce.arms(tested[0], 11, "small")
+    del small[reproduce.BASE]
     tokens = [arm.settings["trainer.max_steps"] * reproduce.length(name) for name, arm in small.items()]
     assert max(tokens) / min(tokens) < 1.01
     assert (

@@ -71,6 +71,27 @@ def test_oracle_8_an_annotator_that_finds_another_error_is_flagged_and_dropped(
     assert all(one["first_error"] == 0 for one in records)
 
 
+def test_oracle_8_a_right_beginning_that_goes_wrong_is_flagged_unless_its_step_is_found(
+    roles: Any, tmp_path: Path
+) -> None:
+    """RG2 goes on wrongly right behind the given one or two steps: the error is step 1 or 2, from 0."""
+    actor = roles.Actor(lambda prompt, prefix: "7*7=50\nAnswer: 50")
+    settings = {"rg1": 0, "rg2": 1, "rg3": 0, "right_share": 0.0}
+    records, notes = built(roles, tmp_path / "truth", actor, **settings)
+    assert notes["build/RG2"] == 6 == len(records) and notes["build/flagged"] == 0.0
+    places = [one["response"].splitlines().index("7*7=50") for one in records]
+    assert [one["first_error"] for one in records] == places and set(places) == {1, 2}
+
+    def blame(prompts: Any) -> list[str]:  # always the second step
+        lines = [one[-2]["content"].splitlines() for one in prompts]
+        return [f"{two[0]} |ok|\n{two[1]} |no|\nanswer |no|" for two in lines]
+
+    left, notes = built(roles, tmp_path / "blame", actor, ScriptedPolicy(blame), **settings)
+    assert notes["build/flagged"] == places.count(2) and [one["first_error"] for one in left] == [1] * len(
+        left
+    )
+
+
 def test_a_share_of_right_answers_is_learnt_too(roles: Any, tmp_path: Path) -> None:
     for share in (0.0, 0.5):
         records, _ = built(

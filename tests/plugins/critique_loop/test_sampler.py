@@ -238,9 +238,9 @@ def test_eight_critiques_of_which_none_can_be_read_are_told_and_seven_are_not(
 
 def test_a_model_that_is_not_there_is_told_before_anything_is_sampled(roles: Any, tmp_path: Path) -> None:
     actor = roles.follower()
-    for key in ("critic", "annotator"):
+    for settings in ({"critic": "sage"}, {"feedback": True, "annotator": "sage"}):
         with pytest.raises(LlmfwError, match="no auxiliary model 'sage'"):
-            roles.sampled(tmp_path / key, actor, **{key: "sage"})
+            roles.sampled(tmp_path, actor, **settings)
     assert not actor.asked
 
 
@@ -354,6 +354,8 @@ def test_the_loop_can_keep_the_annotated_refinements(roles: Any, tmp_path: Path)
     found = all_rounds(roles, tmp_path, roles.drawn(0.5, 2, refined=0.8), keep_feedback=True)
     ids = [one["id"] for one in found[3].records]
     assert sum(".fb." in one for one in ids) == sum(one["id"].endswith(".fb") for one in found[1].records) > 0
+    # they were written, not sampled: no problem is solved by them
+    assert all(("problem" in one) == (".fb." not in one["id"]) for one in found[3].records)
     assert len(set(ids)) == len(ids)
 
 

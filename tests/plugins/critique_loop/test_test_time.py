@@ -118,9 +118,9 @@ def test_tokens_of_all_calls_are_counted() -> None:
 
 def test_what_a_scripted_critic_says_costs_the_tokens_of_its_words(roles: Any) -> None:
     """Each answer is `1+2=3, 3*3=10 ...`; its critique `1+2=3 |ok|, 3*3=10 |no| 3*3=9, answer |no|`: a token
-    a byte, 10 + 1 + 18 + 1 + 11 = 41 for the first problem. The actor's own words count for nothing here.
+    a byte, 10 + 1 + 17 + 1 + 11 = 40 for the first problem. The actor's own words count for nothing here.
     """
-    for critic, expected in (("oracle", 41), ("silent", 0)):
+    for critic, expected in (("oracle", 40), ("silent", 0)):
         given = roles_of(roles, roles.follower(), tokenizer=byte_tokenizer(), critic=critic)
         ((course,),) = courses(given, roles.ROWS[:1], 1, 1, "x")
         assert course.tokens == expected

@@ -40,9 +40,34 @@ def test_oracle_5_the_chance_that_a_problem_needs_help(p: float, told: float) ->
 )
 def test_oracle_7_what_is_shown_begins_the_solution_and_never_holds_its_last_line(lines, attempt) -> None:
     whole = "\n".join(lines)
-    shown = f.first_lines(lines, attempt)
+    shown = f.first_lines([f"{line}\n" for line in lines], attempt)
     assert whole.startswith(shown) and shown + "\n".join(lines[shown.count("\n") :]) == whole
-    assert shown.count("\n") < len(lines)
+    assert whole[len(shown) :].strip() or not whole.strip()
+
+
+@given(st.text(alphabet="ab \r\n", max_size=20))
+def test_lines_of_a_solution_are_the_same_text_and_none_is_blank(text) -> None:
+    found = f.written(text.splitlines(keepends=True))
+    assert "".join(found) == text
+    assert not text.strip() or all(line.strip() for line in found)
+
+
+def test_blank_lines_are_shown_with_their_neighbours_and_are_no_help_of_their_own() -> None:
+    """Three lines that say something: 1, 2, 2; a blank one before the first comes with it."""
+    lines = "\n a\n\n\nb\nc\n\n".splitlines(keepends=True)
+    assert f.written(lines) == ["\n a\n\n\n", "b\n", "c\n\n"]
+    shown = ["\n a\n\n\n", "\n a\n\n\nb\n", "\n a\n\n\nb\n", "\n a\n\n\n"]
+    assert [f.first_lines(lines, attempt) for attempt in (1, 2, 3, 4)] == shown
+
+
+def test_a_newline_at_the_end_does_not_make_the_last_line_shown() -> None:
+    assert [f.first_lines(["a\n", "b\n"], attempt) for attempt in (1, 2, 3)] == ["a\n"] * 3
+    assert f.first_lines(["a\n"], 1) == "", "of a single line nothing"
+
+
+def test_windows_newlines_stay_as_they_are() -> None:
+    lines = "a\r\n\r\nb\r\nc".splitlines(keepends=True)
+    assert [f.first_lines(lines, attempt) for attempt in (1, 2)] == ["a\r\n\r\n", "a\r\n\r\nb\r\n"]
 
 
 def test_tokens_are_shown_up_to_a_cut_that_is_a_beginning_of_the_text() -> None:
@@ -61,6 +86,11 @@ def test_hints_show_what_they_say_and_keep_the_question() -> None:
     assert "5+7=12" in f.with_rationale("How many?", "5+7=12") and "own" in f.with_rationale("How many?", "x")
     teacher = f.to_teacher("How many?", "13", "12")
     assert all(part in teacher for part in ("How many?", "13", "The correct answer is 12."))
+
+
+def test_an_empty_explanation_sends_the_student_to_look_itself() -> None:
+    assert f.to_student("The 4.\n").startswith("The 4.\n\nWrite the complete solution again")
+    assert f.to_student(" \n").startswith("Go through this solution again and look for a mistake.\n\nWrite")
 
 
 def test_overlap_is_the_shared_part_of_the_word_triples() -> None:

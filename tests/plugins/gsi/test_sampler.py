@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +12,13 @@ import pytest
 
 from llmfw.core.data import answer_of
 from llmfw.core.errors import DataError
-from llmfw.core.generation import ScriptedPolicy
-from llmfw.core.records import RolloutSampler
+from llmfw.core.generation import Attempt, ScriptedPolicy
+from llmfw.core.records import Completion, RolloutSampler, Verdict
 from llmfw.core.rounds import Ledger, RoundState, run_rounds
 from llmfw.core.verifiers import build
 from llmfw.plugins.gsi.plugin import Gsi
 from llmfw.plugins.gsi.reference import needs_guidance
-from llmfw.plugins.gsi.sampler import guided
+from llmfw.plugins.gsi.sampler import drawn, guided
 from llmfw.plugins.rft.plugin import Rft
 from llmfw.plugins.rft.sampler import rejection_sampling
 from tests.toys.runs import run_of
@@ -28,6 +29,7 @@ ROWS = [
     for n in range(6)
 ]  # fmt: skip
 BY_PROMPT = {row["prompt"]: row for row in ROWS}
+BY_ID = {row["id"]: row for row in ROWS}
 
 
 def row_of(prompt: Any) -> dict[str, Any]:
@@ -68,7 +70,8 @@ def sampled(
 
 
 def helped(prompt: Any, prefix: str) -> bool:
-    return bool(prefix) or isinstance(prompt, list) or prompt not in BY_PROMPT
+    texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+    return bool(prefix) or len(texts) > 1 or texts[0] not in BY_PROMPT
 
 
 @pytest.mark.parametrize("off", [{"min_correct": 0}, {"max_resample": 0}])
@@ -136,18 +139,46 @@ def test_a_given_beginning_can_be_left_untrained_and_the_end_is_trained(tmp_path
     assert first["spans"] == [[len("0+2=2\n"), len(first["completion"]) + 1]]
 
 
-@pytest.mark.parametrize("strategy", ["state_reset", "answer", "rationale", "interactive"])
-def test_oracle_8_what_is_trained_never_shows_the_hint(tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize("form", ["text", "messages"])
+@pytest.mark.parametrize(
+    ("strategy", "hint"),
+    [
+        ("state_reset", None),
+        ("answer", "The answer is 9"),
+        ("rationale", "0+2=2\\n2+3=5\\n5+4=9\\nAnswer: 9"),
+        ("interactive", "Look at the second step."),
+    ],
+)
+def test_oracle_8_what_is_trained_never_shows_the_hint(
+    tmp_path: Path, strategy: str, hint: str | None, form: str
+) -> None:
+    """The hint that the first problem is asked with stands in no prompt that is trained; all are the plain
+    ones. A prompt that holds it was asked indeed.
+    """
+    asked: list[str] = []
+
     def answer(prompt: Any, prefix: str) -> str:
+        asked.append(json.dumps(prompt))
         return right(prompt).removeprefix(prefix) if helped(prompt, prefix) else "Answer: 0"
 
+    def own(row: Any) -> Any:
+        return row["prompt"] if form == "text" else [{"role": "user", "content": row["prompt"]}]
+
+    rows = {row["id"]: {**row, "prompt": own(row)} for row in ROWS}
     teacher = ScriptedPolicy(lambda prompts: ["Look at the second step."] * len(prompts))
-    found, _ = sampled(Stub(answer), tmp_path, strategy=strategy, teacher_policy=teacher)
-    rows = {row["id"]: row for row in ROWS}
-    for record in found.records:
-        row = rows[record["problem"]]
-        assert record["prompt"] == row["prompt"]
-        assert row["answer"] not in record["prompt"].split()
+    found, _ = sampled(
+        Stub(answer), tmp_path, rows=list(rows.values()), strategy=strategy, teacher_policy=teacher
+    )
+    assert len(found.records) == 4 * len(ROWS)
+    assert all(record["prompt"] == own(BY_ID[record["problem"]]) for record in found.records)
+    assert all(row["prompt"] == own(BY_ID[row["id"]]) for row in rows.values())
+    if hint is not None:
+        assert any(hint in text for text in asked)
+        assert not any(hint in json.dumps(record["prompt"]) for record in found.records)
+    else:
+        assert {*asked} == {json.dumps(row["prompt"]) for row in rows.values()}, (
+            "its prompts are the plain ones"
+        )
 
 
 def test_the_teacher_sees_the_last_wrong_response_and_the_student_the_explanation(tmp_path: Path) -> None:
@@ -172,6 +203,101 @@ def test_the_teacher_sees_the_last_wrong_response_and_the_student_the_explanatio
     assert [turn["role"] for turn in seen[0]] == ["user", "assistant", "user"]
     assert seen[0][1]["content"] == "Answer: 0" and "forgets 4" in seen[0][2]["content"]
     assert ledger.of("teacher")["samples"] == len(ROWS)
+
+
+def test_a_teacher_that_says_nothing_is_counted_and_the_student_looks_itself(tmp_path: Path) -> None:
+    """Six problems, the first of two attempts each without and the second with an explanation."""
+    said = iter([" ", "The last line forgets 4."])
+    heard: list[str] = []
+
+    def answer(prompt: Any, prefix: str) -> str:
+        if not isinstance(prompt, str):
+            heard.append(prompt[-1]["content"])
+        return right(prompt) if "forgets 4" in str(prompt) else "Answer: 0"
+
+    def explain(prompts: Sequence[str]) -> list[str]:
+        return [next_said] * len(prompts) if (next_said := next(said)) else []
+
+    found, _ = sampled(
+        Stub(answer), tmp_path, strategy="interactive", teacher_policy=ScriptedPolicy(explain), min_correct=1
+    )
+    assert found.notes["guided/unexplained"] == 6 and found.notes["guided/rescued"] == 6
+    assert [text.startswith("Go through this solution again") for text in heard] == [True] * 6 + [False] * 6
+
+
+def test_numbers_where_help_makes_nothing_right(tmp_path: Path) -> None:
+    """p1 is right by itself, in 2 of 2; the other five are asked 3 times more: 12 + 15 answers for 2."""
+    policy = Stub(lambda prompt, prefix: right(prompt) if row_of(prompt)["id"] == "p1" else "Answer: 0")
+    found, _ = sampled(policy, tmp_path, samples=2, min_correct=1, max_resample=3)
+    guided_notes = {key: value for key, value in found.notes.items() if key.startswith(("guided", "per"))}
+    assert guided_notes == {
+        "guided/needed": 5, "guided/rescued": 0, "guided/generations": 15, "guided/share": 0, "per_kept": 13.5
+    }  # fmt: skip
+
+
+def test_numbers_where_help_makes_some_answers_right_but_no_problem_has_enough(tmp_path: Path) -> None:
+    """2 of 3 wanted, all with help: 12 + 12 answers for 12, and nothing to divide by the rescued ones."""
+    policy = Stub(
+        lambda prompt, prefix: right(prompt).removeprefix(prefix) if helped(prompt, prefix) else "Answer: 0"
+    )
+    found, _ = sampled(policy, tmp_path, samples=2, min_correct=3, max_resample=2)
+    assert (found.notes["guided/needed"], found.notes["guided/rescued"]) == (6, 0)
+    assert (found.notes["guided/share"], found.notes["per_kept"]) == (1.0, 2.0)
+    assert "guided/per_rescue" not in found.notes and len(found.records) == 12
+
+
+def test_answers_that_leave_steps_out_show_in_their_lines(tmp_path: Path) -> None:
+    """The gold solutions have four lines, their answer's among them; a shortcut has one of them."""
+    policy = Stub(
+        lambda prompt, prefix: right(prompt).splitlines()[-1] if helped(prompt, prefix) else "Answer: 0"
+    )
+    found, _ = sampled(policy, tmp_path, strategy="answer")
+    assert found.notes["guided/lines"] == 0.25
+
+
+def test_numbers_where_nothing_is_right_name_no_price(tmp_path: Path) -> None:
+    policy = Stub(lambda prompt, prefix: "Answer: 0")
+    found, _ = sampled(policy, tmp_path, samples=2, keep_gold=True)
+    assert not {"per_kept", "guided/per_rescue", "guided/overlap", "guided/lines"} & set(found.notes)
+    assert [record["completion"] for record in found.records] == [answer_of(row) for row in ROWS]
+
+
+def test_no_more_answers_are_trained_than_are_wanted_and_the_rest_is_counted(tmp_path: Path) -> None:
+    """24 right ones, 5 wanted: 19 are cut. Fewer wanted are a part of more wanted; the order stays."""
+    policy = Stub(lambda prompt, prefix: right(prompt))
+    whole, _ = sampled(policy, tmp_path / "all", samples=4)
+    five, _ = sampled(policy, tmp_path / "5", samples=4, keep_at_most=5)
+    nine, _ = sampled(policy, tmp_path / "9", samples=4, keep_at_most=9)
+    more, _ = sampled(policy, tmp_path / "99", samples=4, keep_at_most=99)
+    assert len(five.records) == 5 and five.notes["cut"] == 19 and "cut" not in whole.notes
+    assert five.records == [record for record in nine.records if record in five.records]
+    assert nine.records == [record for record in whole.records if record in nine.records]
+    assert more.records == whole.records and more.notes["cut"] == 0
+    once, _ = sampled(policy, tmp_path / "once", samples=4, keep_at_most=5, unique=True)
+    assert len({record["problem"] for record in once.records}) == 5 and once.notes["cut"] == 1
+
+
+def test_what_was_given_stays_untrained_among_answers_by_lot(tmp_path: Path) -> None:
+    policy = Stub(
+        lambda prompt, prefix: right(prompt).removeprefix(prefix) if helped(prompt, prefix) else "Answer: 0"
+    )
+    found, _ = sampled(policy, tmp_path, mask_prefix=True, keep_at_most=7)
+    assert len(found.records) == 7 and all(record["spans"][0][0] > 0 for record in found.records)
+
+
+def test_the_lot_falls_on_every_answer_alike() -> None:
+    """2 of 4 in 2000 draws: each in half of them, three standard errors are 0.034."""
+    four = [
+        Attempt(
+            row=ROWS[n % 2], number=n // 2, verdict=Verdict(status="right"),
+            completion=Completion(text="", ids=(), prompt_tokens=0, finish="stop"),
+        )
+        for n in range(4)
+    ]  # fmt: skip
+    draws = [drawn(four, 2, f"7/{seed}") for seed in range(2000)]
+    shares = [sum(one in draw for draw in draws) / 2000 for one in four]
+    assert shares == pytest.approx([0.5] * 4, abs=0.034)
+    assert drawn(four[::-1], 2, "7/1") == drawn(four, 2, "7/1")[::-1]
 
 
 def test_oracle_9_every_stored_answer_is_right_when_it_is_judged_again(tmp_path: Path) -> None:

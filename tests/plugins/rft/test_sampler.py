@@ -13,6 +13,7 @@ from llmfw.core.errors import LlmfwError
 from llmfw.core.generation import ScriptedPolicy
 from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.rounds import Ledger
+from llmfw.core.schema import GenerationConfig, Root
 from llmfw.core.verifiers import build
 from llmfw.plugins.rft.plugin import Rft
 from llmfw.plugins.rft.sampler import rejection_sampling
@@ -24,6 +25,9 @@ TEXTS = ["Answer: 2", "Answer: 9", "Answer: 3", "Answer: 3"]
 """Two answers to each of the two problems: right, wrong; right, right."""
 
 
+ON_POLICY: dict[str, Any] = {"gold": False, "start": "last", "temperature": 1.0}
+
+
 class Known(ScriptedPolicy):
     """A script whose answers have ids and log-probs, as a model's do."""
 
@@ -33,16 +37,23 @@ class Known(ScriptedPolicy):
         return [replace(one, ids=own, logps=(-1.0,) * len(own)) for one, own in zip(found, ids, strict=True)]
 
 
-def sampled(folder: Path, texts: list[str], rewards: Any = None, index: int = 0, **settings: Any) -> Any:
+def sampled(
+    folder: Path,
+    texts: list[str],
+    rewards: Any = None,
+    index: int = 0,
+    policy: type[Known] = Known,
+    **settings: Any,
+) -> Any:
     """The round that these answers make; ``rewards``: what a service gives."""
     service = SimpleNamespace(rewards=lambda rows, responses: rewards)
     run = run_of(services={("Reward", "mine"): service})
-    config = Rft.Config(gold=False, rounds=2, samples=2, reward="mine" if rewards else "", **settings)
+    config = Rft.Config(rounds=2, samples=2, reward="mine" if rewards else "", **{**ON_POLICY, **settings})
     ledger, answers = Ledger(folder), iter(texts)
-    policy = Known(lambda prompts: [next(answers) for _ in prompts], byte_tokenizer())
+    asked = policy(lambda prompts: [next(answers) for _ in prompts], byte_tokenizer())
     with ledger.sampling(index):
         services = lambda protocol, name: build(protocol, name, None)  # noqa: E731
-        return rejection_sampling(config, run)(index, ROWS, policy, services, ledger)
+        return rejection_sampling(config, run)(index, ROWS, asked, services, ledger)
 
 
 def advantages(found: Any) -> list[float]:
@@ -98,6 +109,52 @@ def test_in_a_later_round_they_end_the_run(tmp_path: Path, capsys: pytest.Captur
     right = ["Answer: 2", "Answer: 2", "Answer: 3", "Answer: 3"]
     assert sampled(tmp_path, right, objective="reinforce", index=1) is None
     assert "note: all answers of round 1 have the same reward (the first 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("objective", ["reinforce", "group_relative"])
+def test_all_that_makes_samples_another_models_is_refused_at_once(objective: str) -> None:
+    run: Any = SimpleNamespace(config=Root(generation=GenerationConfig(top_k=50, top_p=0.9)))
+    with pytest.raises(LlmfwError) as caught:
+        rejection_sampling(Rft.Config(objective=objective, keep_gold=True), run)
+    assert caught.value.code == "OBJECTIVE" and caught.value.exit_code == 2
+    assert caught.value.key == "rft.objective"
+    assert (
+        "set rft.gold=false rft.keep_gold=false rft.start=last rft.temperature=1 generation.top_p=1 "
+        "generation.top_k=0 (" in caught.value.mend
+    )
+
+
+def test_one_setting_that_is_off_is_named_alone() -> None:
+    with pytest.raises(LlmfwError, match="set rft.temperature=1 .a model"):
+        rejection_sampling(Rft.Config(objective="reinforce", gold=False, start="last"), run_of())
+    rejection_sampling(Rft.Config(objective="sft", keep_gold=True), run_of())
+
+
+def retold(folder: Path, others: int) -> Any:
+    """A round of 4 answers; as many of them as ``others`` were sampled as one token that no text encodes to."""
+
+    class Retold(Known):
+        def generate(self, prompts: Any, **sampling: Any) -> Any:
+            found = super().generate(prompts, **sampling)
+            swapped = [replace(one, ids=(259, 260), logps=(-1.0, -1.0)) for one in found[:others]]
+            return [*swapped, *found[others:]]
+
+    return sampled(folder, TEXTS, policy=Retold, objective="reinforce")
+
+
+def test_answers_that_training_would_read_as_other_tokens_are_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two of four are half of them: nothing is said. Three are more."""
+    assert retold(tmp_path / "2", 2).notes["dropped"] == 0.5 and "OTHER-TOKENS" not in caplog.text
+    assert retold(tmp_path / "3", 3).notes["dropped"] == 0.75
+    assert "warning[OTHER-TOKENS] of 4 answers of round 0 3 are empty, or would be trained" in caplog.text
+
+
+def test_where_all_are_that_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LlmfwError, match="of 4 answers of round 0 4 are") as caught:
+        retold(tmp_path, 4)
+    assert caught.value.code == "OTHER-TOKENS" and caught.value.exit_code == 3
 
 
 def test_nothing_right_is_an_error(tmp_path: Path) -> None:

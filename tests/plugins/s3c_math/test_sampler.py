@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 
 from llmfw import LlmfwError
-from llmfw.core.data import answer_of, chain_of, first_wrong_step
+from llmfw.core.data import PLACE, answer_of, chain_of, first_wrong_step
 from llmfw.core.generation import ScriptedPolicy
 from llmfw.core.rounds import Ledger
 from llmfw.core.verifiers import build
 from llmfw.plugins.s3c_math.mix import corrected_row, drafts, wanted
 from llmfw.plugins.s3c_math.plugin import S3cMath
-from llmfw.plugins.s3c_math.pool import Wrong, called_wrong, dealt, steps_of
+from llmfw.plugins.s3c_math.pool import Wrong, called_wrong, dealt
 from llmfw.plugins.s3c_math.reference import called_wrong as chance_called_wrong
 from llmfw.plugins.s3c_math.sampler import corrections
 from llmfw.plugins.s3c_math.segments import from_record, repaired
+from llmfw.plugins.s3c_math.solution import steps_of
 
 
 def row(n: int) -> dict[str, Any]:
@@ -223,6 +224,19 @@ def test_errors_are_placed_evenly_and_told_in_a_table(tmp_path: Path) -> None:
     assert {line["steps"] for line in found.tables["errors"]} == {2}
 
 
+def test_a_whole_attempts_error_is_told_where_it_is(tmp_path: Path) -> None:
+    """Of ten problems the same places as with steps; once the attempt's first line was told."""
+    step, whole = (
+        sampled(tmp_path / level, None, source="perturbed", share_corrected=0.5, level=level)[0].tables[
+            "errors"
+        ]
+        for level in ("step", "solution")
+    )
+    assert step == whole and {line["step"] for line in whole} == {1, 2}
+    twice, _ = sampled(tmp_path / "two", Model(wrong_once), errors=2, share_corrected=0.5)
+    assert {line["step"] for line in twice.tables["errors"]} == {1}
+
+
 def test_two_errors_stand_in_one_solution_and_each_is_masked(tmp_path: Path) -> None:
     found, _ = sampled(tmp_path, Model(wrong_once), errors=2, share_corrected=0.5)
     record = corrected(found)[0]
@@ -284,8 +298,23 @@ def test_a_teacher_words_reflection_and_improvement_and_wrong_improvements_are_r
     good, ledger = taught(tmp_path / "good", lambda right: right)
     texts = [s["text"] for r in corrected(good) for s in r["segments"] if s["type"] == "reflect"]
     assert set(texts) == {"Wait, the step is off.\n"} and ledger.of("teacher")["samples"] == 13
-    bad, _ = taught(tmp_path / "bad", lambda right: f"{right}0")
-    assert bad.notes["mix/rejected"] == 13 and not corrected(bad)
+    some, _ = taught(tmp_path / "some", lambda right: f"{right}0" if right.startswith("0") else right)
+    assert some.notes["mix/rejected"] == 13 - len(corrected(some)) > 0
+
+
+def test_a_mix_that_nothing_corrected_came_into_is_no_plain_training_in_silence(tmp_path: Path) -> None:
+    """Once a teacher of whom nothing can be used, and a share of less than half a solution, trained plain
+    solutions alone without a word.
+    """
+    with pytest.raises(
+        LlmfwError, match=r"error\[NO-CORRECTIONS\] s3c_math.annotator: .* of 13 sol"
+    ) as useless:
+        taught(tmp_path / "bad", lambda right: f"{right}0")
+    with pytest.raises(
+        LlmfwError, match=r"error\[NO-CORRECTIONS\] s3c_math.share_corrected: a share of 0.01"
+    ):
+        sampled(tmp_path / "few", Model(wrong_once), share_corrected=0.01)
+    assert useless.value.exit_code == 3
 
 
 def test_what_the_sampler_cant_use_is_refused_in_one_line_with_the_remedy(tmp_path: Path) -> None:
@@ -296,14 +325,18 @@ def test_what_the_sampler_cant_use_is_refused_in_one_line_with_the_remedy(tmp_pa
         with pytest.raises(LlmfwError, match=r"error\[SETTINGS\] s3c_math.mark:.*; give one word"):
             corrections(S3cMath.Config(mark=mark), run)
     make = corrections(S3cMath.Config(folds=5), run)
-    with pytest.raises(LlmfwError, match=r"error\[FOLDS\] s3c_math.folds: 3 problems.*; give more"):
+    with pytest.raises(LlmfwError, match=r"error\[FOLDS\] s3c_math.folds: 3 problems.*; give more") as few:
         make(0, ROWS[:3], None, None, None)
+    assert few.value.exit_code == 2
     for bad in ({"id": "x", "prompt": "1 +1", "answer": "2"}, {"id": "x", "prompt": "1", "completion": "2"},
                 {**ROWS[0], "solution": ["a\nb"]}, {**ROWS[0], "solution": ["a", " "]}):  # fmt: skip
         with pytest.raises(
-            LlmfwError, match=r"error\[NO-STEPS\] data: row .*; give rows with prompt, answer"
+            LlmfwError, match=r"error\[NO-STEPS\] (answer|solution): row .*; give rows with prompt, answer"
         ):
             make(0, [*ROWS, bad], None, None, None)
+    with pytest.raises(LlmfwError, match=r"^error\[NO-STEPS\] my.jsonl:7:solution: row 'x' ") as placed:
+        make(0, [*ROWS, {"id": "x", "prompt": "1 +1", "answer": "2", PLACE: "my.jsonl:7"}], None, None, None)
+    assert placed.value.exit_code == 3
     assert steps_of({**ROWS[0], "solution": "a\nb\n"}) == ["a", "b"]
 
 

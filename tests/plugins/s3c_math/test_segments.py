@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -15,13 +14,11 @@ from llmfw.core.data import Encoder, Example, TextTokenizer, answer_of, canonica
 from llmfw.core.generation import score_examples
 from llmfw.losses.causal_lm import cross_entropy
 from llmfw.plugins.s3c_math.borders import on_tokens
-from llmfw.plugins.s3c_math.functional import masked_mean
 from llmfw.plugins.s3c_math.reference import character_mask
 from llmfw.plugins.s3c_math.segments import (
     Segment,
     from_record,
     gold,
-    lines_of,
     repaired,
     text_of,
     to_record,
@@ -29,9 +26,10 @@ from llmfw.plugins.s3c_math.segments import (
     with_repair,
     with_retry,
 )
+from llmfw.plugins.s3c_math.solution import lines_of, steps_of
 
 ROW = {"id": "p", "prompt": "7 +5 *3", "answer": "36", "solution": ["7+5=12", "12*3=36"]}
-LINES = lines_of(ROW["solution"], "36")
+LINES, STEPS = lines_of(ROW), steps_of(ROW)
 FIXED = with_repair(LINES, {0: ("7+5=13", "Wait, 7+5 isn't 13.", "7+5=12")})
 COMPLETION = text_of(FIXED)
 
@@ -117,19 +115,6 @@ def test_oracle_2_the_full_loss_is_the_masked_one_and_that_of_the_wrong_tokens(
     assert full.mean * full.tokens == pytest.approx(masked.mean * masked.tokens + wrong.logp, abs=1e-4)
 
 
-def test_oracle_3_no_gradient_where_the_label_is_wrong_and_one_where_the_reflection_begins() -> None:
-    """At logits t the label is token t + 1: of 7 wrong bytes the first 6 positions and the prompt's last have
-    none; the last wrong byte predicts W and has some.
-    """
-    tokens = torch.tensor(list(("?" + COMPLETION).encode()))
-    flags = torch.tensor([False, *character_mask([(one.type, one.text) for one in FIXED])[:-1]])
-    logits = torch.randn(len(tokens) - 1, 256, dtype=torch.float64, requires_grad=True)
-    nll = torch.nn.functional.cross_entropy(logits, tokens[1:], reduction="none")
-    masked_mean(nll, flags[1:].long()).backward()
-    assert logits.grad is not None
-    assert bool((logits.grad[:7] == 0).all()) and bool((logits.grad[7:] != 0).any(-1).all())
-
-
 def test_oracle_3_the_model_predicts_nothing_inside_the_wrong_step(byte_tokenizer: Any) -> None:
     example = encode(byte_tokenizer, COMPLETION, trained_spans(FIXED))
     (sequence,) = example.sequences
@@ -138,19 +123,6 @@ def test_oracle_3_the_model_predicts_nothing_inside_the_wrong_step(byte_tokenize
     positions = batch.source.tolist()  # a trained token's state is the one before it
     assert min(positions) == start + 6
     assert chr(sequence.ids[start + 6]) == "\n" and chr(int(batch.target[0])) == "W"
-
-
-def test_oracle_4_another_wrong_text_changes_the_loss_by_its_context_alone() -> None:
-    """Under a unigram model, which sees no context, the masked loss is the same for any wrong step."""
-    logps = torch.log_softmax(torch.randn(256, dtype=torch.float64), 0)
-
-    def loss(wrong: str) -> float:
-        segments = with_repair(LINES, {0: (wrong, "Wait, no.", "7+5=12")})
-        mask = character_mask([(one.type, one.text) for one in segments])[:-1]
-        nll = -logps[torch.tensor(list(text_of(segments).encode()))]
-        return float(masked_mean(nll, torch.tensor(mask).long()))
-
-    assert loss("7+5=13") == pytest.approx(loss("it is 99, I think"), abs=1e-12)
 
 
 def test_oracle_5_segments_cover_the_text_and_the_mask_counts_what_is_trained(byte_tokenizer: Any) -> None:
@@ -169,7 +141,7 @@ def test_oracle_5_segments_cover_the_text_and_the_mask_counts_what_is_trained(by
 
 @pytest.mark.parametrize("at", [0, 1])
 def test_oracle_5_spans_say_what_the_slow_mask_says(at: int) -> None:
-    segments = with_repair(LINES, {at: ("bad step", "Wait, no.", LINES[at])})
+    segments = with_repair(LINES, {at: ("bad step", "Wait, no.", STEPS[at])})
     spans = trained_spans(segments)
     flags = [any(a <= n < b for a, b in spans) for n in range(len(text_of(segments)) + 1)]
     assert flags == character_mask([(one.type, one.text) for one in segments])
@@ -177,9 +149,9 @@ def test_oracle_5_spans_say_what_the_slow_mask_says(at: int) -> None:
 
 def test_oracle_9_without_what_was_taken_back_the_gold_solution_is_left() -> None:
     assert repaired(FIXED) == answer_of(ROW)
-    twice = with_repair(LINES, {n: ("x", "Wait, no.", LINES[n]) for n in (0, 1)})
+    twice = with_repair(LINES, {n: ("x", "Wait, no.", STEPS[n]) for n in (0, 1)})
     retry = with_retry(LINES, ["7+5=13", "13*3=39", "Answer: 39"], 0, "Wait, no.")
-    bare = with_repair(LINES, {0: ("x", "Wait, no.", LINES[0])}, reflections=False)
+    bare = with_repair(LINES, {0: ("x", "Wait, no.", STEPS[0])}, reflections=False)
     assert [repaired(one) for one in (twice, retry, bare)] == [answer_of(ROW)] * 3
     assert "Wait" not in text_of(bare) and text_of(retry).endswith(answer_of(ROW))
     assert trained_spans(retry)[0][0] == len("7+5=13\n13*3=39\nAnswer: 39\n")
@@ -198,7 +170,6 @@ def test_oracle_11_a_record_of_wrong_steps_alone_adds_nothing_and_no_nan(
     alone = cross_entropy(policy.logps(collate([nothing], 0)))
     both, one = (cross_entropy(policy.logps(collate(those, 0))) for those in ([usual, nothing], [usual]))
     assert alone.item() == 0.0 and both.item() == pytest.approx(one.item(), abs=1e-4)
-    assert masked_mean(torch.ones(3), torch.zeros(3)).item() == 0.0
 
 
 def test_a_trained_bpe_keeps_the_border_where_words_are_split_at_newlines() -> None:

@@ -186,7 +186,9 @@ def test_a_loss_over_rounds_of_another_form_is_a_conflict_that_names_both():
 
 
 def test_rounds_that_the_default_loss_cant_train_say_that_a_loss_is_missing():
-    with pytest.raises(ConflictError, match="the default loss .causal_lm. wants text.*make scored.*switch on"):
+    with pytest.raises(
+        ConflictError, match="the default loss .causal_lm. wants text.*make scored.*switch on"
+    ):
         _plan(("rounds", Rounds("scored")))
     assert _plan(("rounds", Rounds("text"))).one("llmfw_sampler").batch_kind == "text"
 

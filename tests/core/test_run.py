@@ -1,4 +1,4 @@
-"""What hooks are given: a service or model that a record will ask for can be missed before anything is loaded."""
+"""What hooks are given: services and models that records will ask for can be missed before anything loads."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_the_table_of_needs_says_what_each_verifier_and_reward_asks_for(key: tup
 def test_a_model_that_no_setting_names_is_refused_with_those_that_there_are() -> None:
     run: Run = run_of(policies={"critic": None, "judge": None})
     run.expect_policy("judge", setting="gsi.teacher")
-    with pytest.raises(UsageError, match=r"gsi.teacher: no auxiliary model 'teacher' \(critic, judge\)") as error:
+    with pytest.raises(
+        UsageError, match=r"gsi.teacher: no auxiliary model 'teacher' \(critic, judge\)"
+    ) as error:
         run.expect_policy("teacher", setting="gsi.teacher")
     assert error.value.code == "NO-MODEL" and error.value.exit_code == 2
     with pytest.raises(UsageError, match=r"models.teacher: .*none are named\); set models.teacher.name"):

@@ -1,4 +1,4 @@
-"""Which pairs the law company-steps judges: those of which each plugin runs alone with the kit's rows."""
+"""Which pairs the law company-steps judges: those of which neither fails alone over the kit's rows."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_pair_isnt_judged_where_one_cant_read_the_kits_rows_even_alone(tmp_pat
     """No row of the kit has a key ``hints``."""
     outcome = told_of_a_service_beside_a_sampler_that_wants("hints", tmp_path)
     assert outcome.status == "skipped", outcome.message
-    assert re.search("no rows with which it and another of 'base_sampler' each run alone", outcome.message)
+    assert re.search("none that both it and another of 'base_sampler' can read", outcome.message)
 
 
 @pytest.mark.parametrize(("quarrelsome", "status"), [(False, "passed"), (True, "failed")])

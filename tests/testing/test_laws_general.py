@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmfw.core import discovery
 from llmfw.testing.laws.documents import command_lines
 from tests.testing.base_toys import Change, assert_only, mutant, outcomes
 
@@ -101,7 +102,7 @@ MUTANTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "company-plans": (
         "service",
         {"plugin": ("        from .rater import Length\n", "        from .rater import Length\n\n        assert len(run.config.plugins) == 1\n")},
-        "together with 'dpo' there is neither a plan nor a conflict.*; let hooks look at nothing but",
+        f"together with '{min(discovery.cards())}' there is neither a plan nor a conflict.*; let hooks look at nothing but",
     ),
     "company-steps": ("service", {"plugin": (HOOK, METRIC + HOOK)}, "it plans, but doesn't run.*; leave room"),
     "leaves-no-trace": ("service", {"plugin": (HOOK, CALLBACK + HOOK)}, "variable TOY_WAS_HERE.*be undone when"),

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmfw.core.data import PLACE, answer_of
+from llmfw.core.data.spread import spread
 from llmfw.core.errors import DataError, UsageError
 from llmfw.core.generation.attempts import Attempt, Rollouts, distinct, trained_row
 from llmfw.core.records import Round, Row
-from llmfw.core.rounds.spread import spread
 from llmfw.core.say import say
 
 GOLD = "gold"

@@ -10,7 +10,6 @@ from llmfw.core.rounds.carry_out import ROUND as ROUND
 from llmfw.core.rounds.carry_out import RoundState as RoundState
 from llmfw.core.rounds.carry_out import run_rounds as run_rounds
 from llmfw.core.rounds.ledger import Ledger as Ledger
-from llmfw.core.rounds.spread import spread as spread
 from llmfw.core.rounds.summary import summaries as summaries
 from llmfw.core.rounds.summary import summarise as summarise
 

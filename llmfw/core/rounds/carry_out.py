@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from llmfw.core.data.spread import spread
 from llmfw.core.determinism import seed_all
 from llmfw.core.errors import DataError, PluginError
 from llmfw.core.failpoints import failpoint
 from llmfw.core.guard import place_of_function
 from llmfw.core.records import RolloutSampler, Round, Row
 from llmfw.core.rounds.ledger import BudgetSpent, Ledger, place_of
-from llmfw.core.rounds.spread import spread
 from llmfw.core.say import say
 from llmfw.core.tracking.files import write_json
 
@@ -167,8 +167,12 @@ def _remember(
 
 def _unwritable(given: Round) -> str | None:
     """What of a round isn't json, if anything."""
+    parts: list[tuple[str, Any]]
     parts = [(f"record {record.get('id', place)!r}", record) for place, record in enumerate(given.records)]
-    parts += [("notes", given.notes), *((f"table {name!r}", list(t)) for name, t in given.tables.items())]
+    parts += [
+        ("notes", dict(given.notes)),
+        *((f"table {name!r}", list(t)) for name, t in given.tables.items()),
+    ]
     for name, part in parts:
         try:
             json.dumps(part, allow_nan=name == "notes")  # a mean of nothing is no number, and may be told

@@ -44,7 +44,7 @@ class Scale:
 
 
 SCALES: Mapping[str, Scale] = {
-    "smoke": Scale("1-2", 3, 6, train=40, held_out=16, gold_epochs=30, rounds=1),
+    "smoke": Scale("1-2", 3, 5, train=24, held_out=4, gold_epochs=20, rounds=1),
     "small": Scale("2-5", 6, 10, train=400, held_out=400, gold_epochs=24, rounds=3),
     "full": Scale("2-5", 6, 10, train=400, held_out=800, gold_epochs=24, rounds=4),
 }
@@ -56,7 +56,7 @@ CAP = 4
 """Most further attempts at a problem with help."""
 PATIENCE = 16
 """Most further attempts at a problem without help."""
-SIZED: Mapping[str, int] = {"smoke": 8, "small": 400, "full": 400}
+SIZED: Mapping[str, int] = {"smoke": 4, "small": 400, "full": 400}
 """Answers that each round of each arm of gsi.5 trains: at the larger sizes one a problem in the mean, fewer
 than plain self-improvement kept in any last round of size small. An arm that has fewer fails."""
 

@@ -88,7 +88,7 @@ def check_on_policy(config: Rft.Config, generation: Any) -> None:
         raise ObjectiveError(
             "OBJECTIVE",
             f"{config.objective} learns from samples of the very model that it trains, with their log-probs",
-            mend=f"set {' '.join(off)} (a model that solves some problems already: model=RUN)",
+            mend=f"set {' '.join(off)}; begin with a model that solves some problems (model=...)",
             key="rft.objective",
         )
 

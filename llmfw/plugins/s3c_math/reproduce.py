@@ -128,12 +128,14 @@ def arms(claim: Claim, seed: int, size: str) -> Mapping[str, Arm]:
     """The arms of the experiment: they differ by their records alone, and by how much of them is trained."""
     scale = SCALES[size]
     return {
-        name: Arm(about=about, plugins=("s3c_math",), settings={**_common(scale), **settings}, own_data=True)
+        name: Arm(
+            about=about, plugins=("s3c_math",), settings={**_common(seed, scale), **settings}, own_data=True
+        )
         for name, (about, settings) in ARMS.items()
     }
 
 
-def _common(scale: Scale) -> dict[str, Any]:
+def _common(seed: int, scale: Scale) -> dict[str, Any]:
     return {
         "model": scale.model,
         "data": "chain-arithmetic",
@@ -142,6 +144,7 @@ def _common(scale: Scale) -> dict[str, Any]:
         "data.options.operations": "+-",
         "data.options.train": scale.train,
         "data.options.validation": scale.validation,
+        "data.options.seed": seed,  # each seed draws its own problems
         "optimizer.lr": 4e-3,
         "optimizer.schedule": "cosine",
         "optimizer.warmup": 0.05,

@@ -69,21 +69,22 @@ def company_plans(subject: Subject) -> None:
 @law("company-steps")
 def company_steps(subject: Subject) -> None:
     """With each other installed plugin that speaks at the same place (data, loss and metrics, evaluations,
-    surgeries of one phase, generation) and makes a plan with it, it trains a step, or answers a prompt.
+    surgeries of one phase, generation) and makes a plan with it, it trains a step over rows that both can
+    read, or answers a prompt.
     """
     near = [pair for pair in _pairs(subject) if pair.plan is not None and _meet(subject, pair)]
     if not near:
         raise NotApplicable("no other installed plugin that it makes a plan with speaks at the same place")
     if not sum([_judged(subject, pair) for pair in near]):
         others = ", ".join(repr(pair.other) for pair in near)
-        raise NotApplicable(f"the kit has no rows with which it and another of {others} each run alone")
+        raise NotApplicable(f"of the kit's rows there are none that both it and another of {others} can read")
 
 
 def _judged(subject: Subject, pair: _Pair) -> bool:
-    """Run the two over the kit's rows; False: there are none with which each of them runs alone.
+    """Run the two over the kit's rows; False: over all of them one of the two fails already alone.
 
     Raises:
-        Violation: each runs alone, and they don't run together.
+        Violation: they don't run together, and neither fails alone.
     """
     both, forms = [subject.name, pair.other], list(_candidates(subject))
     trains = all("fit" in discovery.card(name).verbs for name in both)
@@ -97,13 +98,24 @@ def _judged(subject: Subject, pair: _Pair) -> bool:
         error = _failure(subject, settings, both, trains=trains)
         if error is None:
             return True
-        if not any(_failure(subject, settings, [name], trains=trains) for name in both):
+        if not any(_fails_alone(subject, settings, name, trains=trains) for name in both):
             raise broken(
                 f"together with {pair.other!r} it plans, but doesn't run: {error.what}",
                 mend="leave room for others: read only what is yours of batches, models and metrics, or "
                 "declare conflicts_with in card.toml",
             ) from error
     return False
+
+
+def _fails_alone(subject: Subject, settings: Mapping[str, str], name: str, *, trains: bool) -> bool:
+    """Whether a run of the one plugin fails. Where it needs the other one for a plan, e.g. a service beside a
+    loss over pairs, it has no run of its own with these rows, and so none that fails.
+    """
+    try:
+        subject.plan(settings, plugins=[name])
+    except LlmfwError:
+        return False
+    return _failure(subject, settings, [name], trains=trains) is not None
 
 
 def _failure(

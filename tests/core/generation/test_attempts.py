@@ -14,8 +14,8 @@ from llmfw.core.generation import (
     Attempt,
     Collected,
     Rollouts,
-    ScriptedPolicy,
     Sampling,
+    ScriptedPolicy,
     SelfTrainingConfig,
     distinct,
     request_seed,
@@ -81,7 +81,9 @@ class Drawn(ScriptedPolicy):
 
     def generate(self, prompts: Any, *, ids: Any = None, **sampling: Any) -> Any:
         settings = Sampling().but(**{key: sampling[key] for key in ("seed", "samples", "first")})
-        texts = [str(request_seed(settings.seed, name, number)) for name in ids for number in settings.numbers]
+        texts = [
+            str(request_seed(settings.seed, name, number)) for name in ids for number in settings.numbers
+        ]
         answers = iter(texts)
         return ScriptedPolicy(lambda asked: [next(answers) for _ in asked]).generate(
             prompts, ids=ids, **sampling

@@ -78,7 +78,7 @@ def test_kept_solutions_do_not_cover_their_problems(tmp_path: Path):
 
 
 def test_equal_answers_that_are_left_out_are_told(tmp_path: Path):
-    """One answer to p0, two equal ones to p1: of three records, with Gini 2 (1*1 + 2*2) / (2*3) - 3/2 = 1/6."""
+    """One answer to p0, two equal ones to p1: three records, Gini 2 (1*1 + 2*2) / (2*3) - 3/2 = 1/6."""
     notes = asked(frame(gold=False, unique=True), tmp_path, RIGHT).notes
     assert notes["before unique/records"] == 3 and notes["before unique/gini"] == pytest.approx(1 / 6)
     assert "before unique/records" not in asked(frame(gold=False), tmp_path / "all", RIGHT).notes

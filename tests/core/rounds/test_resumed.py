@@ -31,7 +31,7 @@ def test_a_round_that_is_trained_but_not_marked_so_is_told_again_and_not_trained
     assert not (place / "done.json").exists()
     result = llmfw.fit(*SETTINGS, plugins=["rft"], resume="auto")
     assert {name: (place / name).read_bytes() for name in kept} == kept
-    assert result.rounds == 2 and result.name == "run" and result.steps == 1
+    assert result.rounds == 2
     told = read_journal(Path("run/journal.jsonl")).series["round/training loss"]
     assert [step for step, _ in told] == [1, 2]
     assert told[0][1] == json.loads(kept["summary.json"])["training loss"]
@@ -45,4 +45,4 @@ def test_the_last_round_may_be_the_one_that_was_cut(tmp_path: Path, monkeypatch:
     cut = llmfw.fit(*SETTINGS, plugins=["rft"], resume="auto")
     whole = llmfw.fit(*SETTINGS, "run.dir=whole", plugins=["rft"])
     assert cut.last["loss"] == whole.last["loss"] and cut.validation == whole.validation
-    assert cut.after == whole.after and cut.steps == whole.steps == 1
+    assert cut.after == whole.after and (cut.steps, cut.name) == (whole.steps, whole.name) == (2, "rft")

@@ -166,6 +166,7 @@ def test_claims_have_arms_of_equal_tokens_that_differ_by_their_labels_alone() ->
         found = reproduce.arms(tested[0], 11, size)
         base = found.pop(reproduce.BASE)
         assert set(found) == set(ARMS) and base.settings["data.options.error_rate"] == 0.0
+        assert base.settings["agentrefine.environments"] == '""', "what nobody looks at isn't played"
         assert not base.after and all(arm.after == reproduce.BASE for arm in found.values())
         own = ("agentrefine.arm", "data.options.train", "trainer.max_steps")
         rest = [{k: v for k, v in arm.settings.items() if k not in own} for arm in found.values()]

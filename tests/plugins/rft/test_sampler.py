@@ -120,18 +120,18 @@ def test_all_that_makes_samples_another_models_is_refused_at_once(objective: str
     assert caught.value.key == "rft.objective"
     assert (
         "set rft.gold=false rft.keep_gold=false rft.start=last rft.temperature=1 generation.top_p=1 "
-        "generation.top_k=0 (" in caught.value.mend
+        "generation.top_k=0; begin" in caught.value.mend
     )
 
 
 def test_one_setting_that_is_off_is_named_alone() -> None:
-    with pytest.raises(LlmfwError, match="set rft.temperature=1 .a model"):
+    with pytest.raises(LlmfwError, match="set rft.temperature=1; begin"):
         rejection_sampling(Rft.Config(objective="reinforce", gold=False, start="last"), run_of())
     rejection_sampling(Rft.Config(objective="sft", keep_gold=True), run_of())
 
 
 def retold(folder: Path, others: int) -> Any:
-    """A round of 4 answers; as many of them as ``others`` were sampled as one token that no text encodes to."""
+    """A round of 4 answers; so many of them were sampled as a token that no text encodes to."""
 
     class Retold(Known):
         def generate(self, prompts: Any, **sampling: Any) -> Any:

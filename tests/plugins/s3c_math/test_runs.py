@@ -87,6 +87,7 @@ def test_claims_are_those_of_the_sheet_and_arms_differ_by_the_plugins_settings_a
         assert {*claim.arms, *claim.controls} == set(arms) and len(arms) == 5
         same = [{k: v for k, v in arm.settings.items() if k not in _own(reproduce)} for arm in arms.values()]
         assert all(one == same[0] for one in same) and same[0]["s3c_math.tokens"] == 500_000
+        assert same[0]["data.options.seed"] == 11  # once all seeds had the same problems
     assert reproduce.CLAIMS[-1].not_tested
 
 

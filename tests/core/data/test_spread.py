@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmfw.core.rounds import spread
-from llmfw.core.rounds.spread import gini
+from llmfw.core.data.spread import gini, spread
 
 
 def test_coverage_shares_and_distance_by_hand():
@@ -38,7 +37,7 @@ def test_records_that_name_no_row_are_counted_apart():
     """Two of four records answer the one problem of level 1, the others nothing: all of those that do."""
     rows = [{"id": "a", "level": 1}, {"id": "b", "level": 2}]
     records = [{"problem": "a"}, {"problem": "a"}, {"prompt": "p"}, {"problem": None}, {"problem": "z"}]
-    numbers, tables = spread(rows, records)
+    numbers, _ = spread(rows, records)
     assert (numbers["records"], numbers["unnamed"], numbers["problems"]) == (5, 3, 1)
     assert numbers["coverage"] == 0.5 and numbers["level/1/share"] == 1.0 and numbers["level/2/share"] == 0.0
     assert numbers["level/distance"] == 1.0 and numbers["gini"] == pytest.approx(0.5)

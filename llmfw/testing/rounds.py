@@ -28,7 +28,7 @@ class Counted:
         """The policy's answers, counted."""
         answers = self._policy.generate(*given, **sampling)
         self.samples += len(answers)
-        self.tokens += sum(len(answer.ids) for answer in answers)
+        self.tokens += sum(answer.tokens for answer in answers)
         return answers
 
 

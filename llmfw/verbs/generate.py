@@ -38,7 +38,7 @@ class Answered:
         )
         for name, values in (
             ("finish", [answer.finish for answer in self.answers]),
-            ("tokens", [len(answer.ids) for answer in self.answers]),
+            ("tokens", [answer.tokens for answer in self.answers]),
             ("logp", [None if answer.logps is None else sum(answer.logps) for answer in self.answers]),
         ):
             if values[0] is not None:
@@ -109,7 +109,7 @@ def command(
     else:
         for one in answered:
             tell(f"{_as_text(one)}\n")
-    tokens = sum(len(one.ids) for each in answered for one in each.answers)
+    tokens = sum(one.tokens for each in answered for one in each.answers)
     cut = sum(one.finish == "length" for each in answered for one in each.answers)
     note = f"{tokens} tokens, {tokens / max(seconds, 1e-9):.1f} a second"
     if cut:

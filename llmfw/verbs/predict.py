@@ -258,7 +258,7 @@ class _Rows:
                 "id": name,
                 "completion": answer.text,
                 "finish": answer.finish,
-                "tokens": len(answer.ids),
+                "tokens": answer.tokens,
                 "prompt_tokens": answer.prompt_tokens,
             }
 

@@ -141,7 +141,7 @@ def compared(names: Sequence[str], asked: Sequence[Question], told: Sequence[Com
             estimates, scores = _OVERLAP[name](texts, references)
             metrics |= estimates
             columns |= scores
-    metrics["answer_tokens"] = sum(len(completion.ids) for completion in told) / len(told)
+    metrics["answer_tokens"] = sum(completion.tokens for completion in told) / len(told)
     metrics["answers_unfinished"] = sum(completion.finish == "length" for completion in told) / len(told)
     table = [
         {

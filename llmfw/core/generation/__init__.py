@@ -5,7 +5,7 @@ Prompts: ``prompt_of`` a row, ``encode_prompt`` (``encode_sides`` of an encoder-
 either), ``render``.
 Caches: ``FULL_CACHE``, ``attention_of`` (switches a cache's attention function on), ``prefill``.
 Drawing: ``distribution``, ``pick``, ``uniforms``. Ends: ``finish``, ``TextStream``.
-Policies: ``attach`` (``GeneratingPolicy``), ``ScriptedPolicy`` (``load_script``), ``EndpointPolicy``.
+Policies: ``GeneratingPolicy``, ``ScriptedPolicy`` (``load_script``), ``EndpointPolicy``.
 Scores: ``score_examples``. Reports: ``generated_length``.
 Self-generated data: ``Rollouts`` asks for judged ``Attempt``s, ``self_training`` makes rounds of them.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmfw.core.generation.choose import distribution, pick, uniforms
     from llmfw.core.generation.endpoint import Endpoint, EndpointPolicy
     from llmfw.core.generation.engine import generate
-    from llmfw.core.generation.policies import GeneratingPolicy, ScriptedPolicy, Usage, attach
+    from llmfw.core.generation.policies import GeneratingPolicy, ScriptedPolicy, Usage
     from llmfw.core.generation.prompts import encode_prompt, encode_sides, ids_read, prompt_of, render
     from llmfw.core.generation.reports import generated_length
     from llmfw.core.generation.sampling import Sampling, end_of_turn_ids, from_config, request_seed
@@ -43,7 +43,7 @@ _HOME = {
     "choose": ("distribution", "pick", "uniforms"),
     "endpoint": ("Endpoint", "EndpointPolicy"),
     "engine": ("generate",),
-    "policies": ("GeneratingPolicy", "ScriptedPolicy", "Usage", "attach"),
+    "policies": ("GeneratingPolicy", "ScriptedPolicy", "Usage"),
     "prompts": ("encode_prompt", "encode_sides", "ids_read", "prompt_of", "render"),
     "reports": ("generated_length",),
     "sampling": ("Sampling", "end_of_turn_ids", "from_config", "request_seed"),
@@ -67,7 +67,6 @@ __all__ = [
     "SelfTrainingConfig",
     "TextStream",
     "Usage",
-    "attach",
     "attention_of",
     "context_length",
     "counts",

@@ -128,23 +128,6 @@ class GeneratingPolicy:
         return embed_texts(self, self.tokenizer, texts)
 
 
-def attach(
-    policy: Any,
-    tokenizer: Any,
-    sampling: Sampling,
-    *,
-    cache: CacheFactory | None = None,
-    decoder: Decoder | None = None,
-    batch_size: int = 8,
-) -> GeneratingPolicy:
-    """Gives a ``LocalPolicy`` its ``generate``; returned is that policy with ``embed`` and token counts."""
-    generating = GeneratingPolicy(
-        policy, tokenizer, sampling, cache=cache, decoder=decoder, batch_size=batch_size
-    )
-    policy.generator = lambda _, prompts, **settings: generating.generate(prompts, **settings)
-    return generating
-
-
 class TextPolicy:
     """What only answers: no weights here, so no log-probs of batches and no layers."""
 

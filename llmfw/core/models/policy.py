@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,8 +49,6 @@ class LocalPolicy:
         """The model's own auxiliary loss of the last ``logps`` (a mixture's load balancing), already
         times its coefficient.
         """
-        self.generator: Callable[..., list[Completion]] | None = None
-        """What ``generate`` calls, with this policy first; ``llmfw.core.generation`` sets it."""
         self._head: Any = _UNKNOWN
         self._by_mask = False
         """Whether rows without padding go in with a [T, T] mask: the model takes no spans."""
@@ -139,10 +137,8 @@ class LocalPolicy:
         return True
 
     def generate(self, prompts: Sequence[Any], **sampling: Any) -> list[Completion]:
-        """One completion per prompt; ``sampling`` overrides the run's ``generation`` settings."""
-        if self.generator is None:
-            raise NotImplementedError("this policy was built without generation")
-        return self.generator(self, prompts, **sampling)
+        """Out of reach: ``llmfw.core.generation.GeneratingPolicy`` around this one generates."""
+        raise NotImplementedError("this policy was built without generation")
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """[len(texts), D] float32: the final norm's output (of an encoder-decoder: its encoder's) averaged

@@ -160,7 +160,7 @@ def _free(policy: Any, judge: Any, rows: Sequence[Row], mark: str) -> Metrics:
     taken_back = [sum(begins(line, mark) for line in answer.text.split(DELIMITER)) for answer in answers]
     metrics: Metrics = {
         "answers/corrections": sum(taken_back) / len(rows),
-        "answers/tokens": sum(len(answer.ids) for answer in answers) / len(rows),
+        "answers/tokens": sum(answer.tokens for answer in answers) / len(rows),
     }
     if all(is_chain(row) for row in rows):
         first = [first_taken_back(row, answer.text, mark) for row, answer in zip(rows, answers, strict=True)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmfw.core.errors import ConflictError, UsageError
-from llmfw.core.generation import Sampling, attach, encode_sides, generate, ids_read, score_examples
+from llmfw.core.generation import GeneratingPolicy, Sampling, encode_sides, generate, ids_read, score_examples
 from llmfw.core.models import LocalPolicy, Sides
 from llmfw.core.models.byte_level import byte_tokenizer
 from llmfw.core.records import CacheFactory, Decoder
@@ -103,7 +103,7 @@ def test_token_ids_are_read_as_they_are(model: Any, tokenizer: Any):
 
 
 def test_the_policy_says_its_sides_and_watches(model: Any, tokenizer: Any):
-    policy = attach(LocalPolicy(model, tokenizer=tokenizer), tokenizer, Sampling(max_new_tokens=5))
+    policy = GeneratingPolicy(LocalPolicy(model, tokenizer=tokenizer), tokenizer, Sampling(max_new_tokens=5))
     assert policy.sides.start == 256
     seen: list[tuple[int, int]] = []
     answers = policy.generate(["hello", "a"], watch=lambda index, token: seen.append((index, token)))

@@ -13,7 +13,6 @@ from llmfw.core.generation import (
     GeneratingPolicy,
     Sampling,
     ScriptedPolicy,
-    attach,
     generate,
     generated_length,
 )
@@ -57,13 +56,9 @@ def test_a_policy_counts_the_tokens_that_it_reads_and_writes(policy):
     assert policy.usage.generated_tokens == sum(len(answer.ids) for answer in answers) > 0
 
 
-def test_attaching_gives_the_local_policy_its_generate(model, tokenizer):
-    local = LocalPolicy(model)
+def test_the_local_policy_alone_refuses_to_generate(model):
     with pytest.raises(NotImplementedError):
-        local.generate(["Hi"])
-    generating = attach(local, tokenizer, Sampling(max_new_tokens=4))
-    assert local.generate(["Hi"], max_new_tokens=5) == generating.generate(["Hi"], max_new_tokens=5)
-    assert generating.usage.calls == 2
+        LocalPolicy(model).generate(["Hi"])
 
 
 def test_a_decoder_receives_the_policy_itself(policy):

@@ -24,6 +24,8 @@ _COUNTS = frozenset("ijklmn")
 _DIGITS = "1e-40"
 _NOTHING = "1e-100"
 """Below it a value may be a zero that computer algebra doesn't see."""
+_CLOSE = 0.02
+"""How far off, of the value, what says that it's approximate may be."""
 _ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 
 
@@ -72,6 +74,25 @@ def equal(gold: str, claim: str) -> bool | None:
     return None if unsure else True
 
 
+@lru_cache(maxsize=20_000)
+def approximates(gold: str, claim: str) -> bool | None:
+    """Of a claim that says that it's approximate: False where it's too far off, else None; never True."""
+    left, right = parsed(gold), parsed(claim)
+    if left is None or right is None:
+        return None
+    names = {str(symbol) for symbol in left.free_symbols}
+    if not {str(symbol) for symbol in right.free_symbols} <= names:
+        return None
+    for point in _points(sorted(names), signed=False):
+        try:
+            one, other = (complex(side.evalf(30)) for side in _at(point, left, right))
+        except _ERRORS:
+            return None
+        if abs(one - other) > _CLOSE * abs(one):
+            return False
+    return None
+
+
 def _points(names: list[str], *, signed: bool) -> Iterator[dict[str, tuple[int, int]]]:
     """Values, as numerators and denominators, of the unknowns: each has another."""
     if not names:
@@ -94,13 +115,10 @@ def _agree(left: Any, right: Any, point: dict[str, tuple[int, int]]) -> bool | N
     """Whether both have one value at a point: rational ones exactly, others in 40 digits, in which different
     numbers that are written so shortly don't agree.
     """
-    from sympy import Float, Rational
+    from sympy import Float
 
     try:
-        one, other = (
-            side.subs({symbol: Rational(*point[str(symbol)]) for symbol in side.free_symbols}).doit()
-            for side in (left, right)
-        )
+        one, other = _at(point, left, right)
         if one.is_Rational and other.is_Rational:
             return bool(one == other)
         size = max(abs(one.evalf(15)), abs(other.evalf(15)))
@@ -110,6 +128,16 @@ def _agree(left: Any, right: Any, point: dict[str, tuple[int, int]]) -> bool | N
         return bool(apart <= Float(_DIGITS) * size)
     except _ERRORS:
         return None
+
+
+def _at(point: dict[str, tuple[int, int]], *sides: Any) -> list[Any]:
+    """Expressions with their unknowns' values at a point put in."""
+    from sympy import Rational
+
+    return [
+        side.subs({symbol: Rational(*point[str(symbol)]) for symbol in side.free_symbols}).doit()
+        for side in sides
+    ]
 
 
 def _silence() -> None:

@@ -8,12 +8,12 @@ from functools import lru_cache
 from typing import Literal
 
 from llmfw.core.data.champ.extract import Claim, claim_of
-from llmfw.core.verifiers.equal import equal
+from llmfw.core.verifiers.equal import approximates, equal
 from llmfw.core.verifiers.typed import latex
 
 Verdict = Literal["right", "wrong", "unsure"]
 GoldKind = Literal["value", "list", "yes", "no", "none", "unknown"]
-VERSION = 1
+VERSION = 2
 """Raised when a verdict may change: cached verdicts are then made anew."""
 
 
@@ -102,7 +102,8 @@ def _against_nothing(claim: Claim) -> Verdict:
 def _against_list(gold: Gold, claim: Claim) -> Verdict:
     if claim.kind not in ("list", "value"):
         return "wrong" if claim.kind == "none" else "unsure"
-    table = [[equal(member, said, claim.approximate) for said in claim.expressions] for member in gold.forms]
+    same = approximates if claim.approximate else equal
+    table = [[same(member, said) for said in claim.expressions] for member in gold.forms]
     if any(cell is None for row in table for cell in row):
         return "unsure"
     if claim.kind == "value":
@@ -129,7 +130,8 @@ def _against_value(gold: Gold, claim: Claim) -> Verdict:
 
 
 def _any_form(gold: Gold, expression: str, approximate: bool) -> bool | None:
-    found = [equal(form, expression, approximate) for form in gold.forms]
+    same = approximates if approximate else equal
+    found = [same(form, expression) for form in gold.forms]
     if True in found:
         return True
     return None if None in found else False

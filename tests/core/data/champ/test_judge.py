@@ -11,7 +11,7 @@ from llmfw.core.data.champ.extract import Claim, claim_of
 from llmfw.core.data.champ.judge import gold_of, judge
 from llmfw.core.data.champ.source import Answer, Problem
 from llmfw.core.data.champ.verdicts import _Child
-from llmfw.core.verifiers.equal import equal, parsed
+from llmfw.core.verifiers.equal import approximates, equal, parsed
 from llmfw.core.verifiers.typed import latex
 
 
@@ -90,8 +90,8 @@ def test_equality_is_mathematical_or_undecided(gold: str, claim: str, wanted: bo
 
 
 def test_an_approximate_claim_can_be_wrong_but_not_right() -> None:
-    assert equal("5/14", "0.357", True) is None
-    assert equal("5/14", "1.3", True) is False
+    assert approximates("5/14", "0.357") is None
+    assert approximates("5/14", "1.3") is False
     assert parsed("1" * 200) is None
 
 

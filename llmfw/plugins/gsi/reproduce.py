@@ -44,7 +44,7 @@ class Scale:
 
 
 SCALES: Mapping[str, Scale] = {
-    "smoke": Scale("1-2", 3, 5, train=24, held_out=4, gold_epochs=20, rounds=1),
+    "smoke": Scale("1-2", 3, 5, train=16, held_out=4, gold_epochs=20, rounds=1),
     "small": Scale("2-5", 6, 10, train=400, held_out=400, gold_epochs=24, rounds=3),
     "full": Scale("2-5", 6, 10, train=400, held_out=800, gold_epochs=24, rounds=4),
 }
@@ -54,8 +54,12 @@ BUDGET = 6
 with seed 7: 2,440 answers of 28.6 tokens to 400 problems; 6 for each are 2,400 of 31.9)."""
 CAP = 4
 """Most further attempts at a problem with help."""
-PATIENCE = 16
+PATIENCE: Mapping[str, int] = {"smoke": 5, "small": 16, "full": 16}
 """Most further attempts at a problem without help."""
+LIGHTER: Mapping[str, Mapping[str, Any]] = {
+    "smoke": {"model.config.num_hidden_layers": 1, "trainer.epochs": 1, "generation.max_new_tokens": 40}
+}
+"""What a size changes in every arm, so that ten of them take seconds."""
 SIZED: Mapping[str, int] = {"smoke": 4, "small": 400, "full": 400}
 """Answers that each round of each arm of gsi.5 trains: at the larger sizes one a problem in the mean, fewer
 than plain self-improvement kept in any last round of size small. An arm that has fewer fails."""
@@ -143,8 +147,8 @@ def arms(claim: Claim, seed: int, size: str) -> Mapping[str, Arm]:
             "the same, what was given isn't trained", "gsi", {**helped, "gsi.mask_prefix": True}, scale, seed
         ),
         "brute-force": _arm(
-            f"with too few right answers, asked again up to {PATIENCE} times", "gsi",
-            {**helped, "gsi.strategy": "none", "gsi.max_resample": PATIENCE}, scale, seed,
+            f"with too few right answers, asked again up to {PATIENCE[size]} times", "gsi",
+            {**helped, "gsi.strategy": "none", "gsi.max_resample": PATIENCE[size]}, scale, seed,
         ),
         "brute-force-capped": _arm(
             f"with too few right answers, asked again up to {CAP} times, as often as state-reset at the most",
@@ -161,7 +165,10 @@ def arms(claim: Claim, seed: int, size: str) -> Mapping[str, Arm]:
             "guided by the solution", {**helped, "gsi.strategy": "rationale"}, records, scale, seed
         ),
     }  # fmt: skip
-    return {name: every[name] for name in (*claim.arms, *claim.controls)}
+    return {
+        name: replace(every[name], settings={**every[name].settings, **LIGHTER.get(size, {})})
+        for name in (*claim.arms, *claim.controls)
+    }
 
 
 def _arm(about: str, plugin: str, settings: Mapping[str, Any], scale: Scale, seed: int) -> Arm:

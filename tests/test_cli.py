@@ -251,7 +251,10 @@ def completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         ("llmfw config optimizer.sch", ["optimizer.schedule="]),
         ("llmfw config optimizer.schedule=co", ["optimizer.schedule=constant", "optimizer.schedule=cosine"]),
         ("llmfw config data.packing=", ["data.packing=true", "data.packing=false"]),
-        ("llmfw config model=tiny", ["model=tiny-llama", "model=tiny-mamba", "model=tiny-mixtral"]),
+        (
+            "llmfw config model=tiny",
+            [f"model=tiny-{name}" for name in ("lfm2", "llama", "mamba", "math", "mixtral")],
+        ),
         ("llmfw config --plugin gree", ["greeter"]),
         ("llmfw config --plugin greeter greeter.", ["greeter.size="]),
         ("llmfw config greeter.", []),
